@@ -1,0 +1,147 @@
+"""A dataset: images of one size in Parquet, each with its split, and a digest that names the content.
+
+    dataset = read_dataset(folder)
+    dataset.splits                      # {'train': 1257, 'val': 180, 'test': 360}
+    table = read_split(dataset, "train", ["id", "label", "image"])     # rows in id order
+
+`images/*.parquet` has the columns of `image_schema`; `image` is the resized image as PNG, which loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from startup_ray.errors import StorageError, UsageError
+from startup_ray.job import SplitOptions
+from startup_ray.runs import DATASET, put_json, read_json
+from startup_ray.storage import Folder
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Where a dataset lies and what is in it."""
+
+    folder: Folder
+    digest: str
+    """`sha256:` and hex over the rows sorted by id (see `Digest`)."""
+    items: int
+    """Rows of the manifest; the sum of `counts`."""
+    counts: dict[str, int]
+    """Items per state of the ledger."""
+    splits: dict[str, int]
+    """Images per split: train, val, test."""
+    classes: tuple[str, ...]
+    """Names in order; a label's class index is its place here."""
+    image_shape: tuple[int, int, int]
+    """Height, width, channels of every image."""
+    shards: tuple[str, ...]
+    """Files in `images/` that belong to the dataset."""
+    manifest: str
+    manifest_digest: str
+
+    def document(self) -> dict[str, Any]:
+        """What `ingest --json` prints."""
+        return {
+            "dataset": str(self.folder),
+            "digest": self.digest,
+            "items": self.items,
+            "counts": self.counts,
+            "splits": self.splits,
+            "classes": list(self.classes),
+        }
+
+
+def image_schema() -> Any:
+    """`pyarrow.Schema` of `images/*.parquet`; width and height are those of the original, in pixels."""
+    import pyarrow as pa
+
+    strings = [pa.field(name, pa.string()) for name in ("id", "sha256", "label", "split")]
+    return pa.schema([*strings, ("width", pa.int32()), ("height", pa.int32()), ("image", pa.binary())])
+
+
+def split_of(sha256: str, options: SplitOptions) -> str:
+    """Split by content: the body's digest as a number in [0, 1), so equal bodies never straddle two splits."""
+    place = int(sha256[:13], 16) / 16**13  # 52 bits fit a float exactly
+    if place < options.test:
+        return "test"
+    return "val" if place < options.test + options.val else "train"
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Distinct labels in order: as numbers if all are whole numbers, else by code point."""
+    names = set(labels)
+    is_numeric = all(name.isascii() and name.isdigit() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name) if is_numeric else (0, name)))
+
+
+class Digest:
+    """sha256 over rows sorted by id: per row the JSON array [id, sha256, label, split] and a newline."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, rows: Iterable[tuple[str, str, str | None, str]]) -> None:
+        """Add rows that follow, in id order, those added before."""
+        for row in rows:
+            self._hash.update(json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
+
+    def text(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def write_dataset(dataset: Dataset) -> None:
+    """Write `dataset.json`, the last file of a dataset: without it there is none."""
+    document = dataset.document() | {
+        "image_shape": list(dataset.image_shape),
+        "shards": list(dataset.shards),
+        "manifest": dataset.manifest,
+        "manifest_digest": dataset.manifest_digest,
+    }
+    put_json(dataset.folder, DATASET, document)
+
+
+def read_dataset(folder: Folder) -> Dataset:
+    """A finished dataset.
+
+    Raises:
+        UsageError: there is none in this folder.
+    """
+    found = read_json(folder, DATASET)
+    if not found:
+        raise UsageError("no finished dataset here", where=str(folder), hint="run `startup-ray ingest JOB` first")
+    del found["dataset"]
+    found["classes"] = tuple(found["classes"])
+    found["shards"] = tuple(found["shards"])
+    found["image_shape"] = tuple(found["image_shape"])
+    return Dataset(folder=folder, **found)
+
+
+def read_split(dataset: Dataset, split: str, columns: Sequence[str]) -> Any:
+    """`pyarrow.Table` with these columns of one split, in id order.
+
+    Raises:
+        StorageError: the files on storage are not those that `dataset.json` counts.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    filesystem, root = dataset.folder.filesystem()
+    paths = [f"{root}/images/{name}" for name in dataset.shards]
+    wanted = list(dict.fromkeys(["id", *columns]))
+    try:
+        table = pq.read_table(paths, columns=wanted, filters=pc.field("split") == split, filesystem=filesystem)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read the dataset: {error}", where=str(dataset.folder)) from error
+    if table.num_rows != dataset.splits[split]:
+        raise StorageError(
+            f"{table.num_rows} images in the {split} split, dataset.json counts {dataset.splits[split]}",
+            where=str(dataset.folder),
+            hint="run `startup-ray ingest JOB --fresh`",
+        )
+    return table.sort_by("id").select(list(columns))

@@ -1,0 +1,106 @@
+"""The ledger: one named end state for every item of a manifest, and counts that must add up.
+
+    outcome = Outcome(id="7", url=redact(url), status="http_404", http_status=404, attempts=1)
+    counts = count([outcome.status])
+    check_law(counts, items=1)          # ok + every other state = items, or DataError
+
+`ledger/*.parquet` holds one row per item, in manifest order within a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from startup_ray.errors import DataError
+
+STATES = {
+    "ok": "fetched, decoded and kept",
+    "duplicate": "same body (sha256) as an item that stands earlier; `reason` names its id",
+    "http_NNN": "the server's final answer, e.g. http_404",
+    "timeout": "no whole answer within `timeout_s`",
+    "dns": "the host's name has no address",
+    "refused": "nothing listens at that address and port",
+    "reset": "the connection broke before the answer began",
+    "tls": "the certificate or the handshake failed",
+    "truncated": "the body ended before its announced length",
+    "too_large": "more than `max_bytes`",
+    "not_image": "the body is no image format that we read",
+    "corrupt": "an image that cannot be decoded to its end",
+    "too_many_pixels": "more than `max_pixels`",
+    "too_small": "an image without pixels",
+    "blocked_scheme": "neither http nor https, also after a redirect",
+    "blocked_address": "a private, loopback, link-local or metadata address, also after a redirect",
+    "too_many_redirects": "more than `max_redirects`",
+    "opted_out": "the publisher asks not to use it",
+    "bad_url": "no URL that can be fetched",
+    "bad_item": "a row of the manifest that is no item, or whose id stands earlier",
+}
+"""Every state that an item can end in, with its meaning."""
+
+SUCCESS = ("ok", "duplicate")
+"""States that count towards `min_success`."""
+
+_SECRET = re.compile(r"sig|token|key|secret|credential|password|auth|policy", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One row of the ledger."""
+
+    id: str
+    url: str
+    """As in the manifest, without secrets (see `redact`)."""
+    status: str
+    reason: str = ""
+    http_status: int | None = None
+    attempts: int = 0
+    bytes: int = 0
+    """Length of the body that arrived in memory."""
+    sha256: str | None = None
+    """Hex digest of the fetched body, whatever it turned out to be."""
+    elapsed_s: float = 0.0
+
+
+def ledger_schema() -> Any:
+    """`pyarrow.Schema` of `ledger/*.parquet`."""
+    import pyarrow as pa
+
+    strings = [pa.field(name, pa.string()) for name in ("id", "url", "status", "reason")]
+    numbers = [("http_status", pa.int32()), ("attempts", pa.int32()), ("bytes", pa.int64())]
+    return pa.schema([*strings, *numbers, ("sha256", pa.string()), ("elapsed_s", pa.float64())])
+
+
+def is_state(status: str) -> bool:
+    """Whether `status` is one of `STATES`, `http_NNN` standing for any three digits."""
+    return status in STATES or re.fullmatch(r"http_\d{3}", status) is not None
+
+
+def count(statuses: Iterable[str]) -> dict[str, int]:
+    """Items per state, the most frequent first; counts of parts may simply be added."""
+    return dict(sorted(Counter(statuses).items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def check_law(counts: Mapping[str, int], items: int) -> None:
+    """Raise DataError unless every item has exactly one known state."""
+    unknown = [status for status in counts if not is_state(status)]
+    if unknown or sum(counts.values()) != items:
+        raise DataError(f"the ledger does not close: {dict(counts)} for {items} items")
+
+
+def redact(url: str) -> str:
+    """The URL without user information and without the values of query parameters that look secret."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        query = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return url.split("?", 1)[0]
+    if not any(_SECRET.search(name) for name, _ in query):
+        return urlunsplit(parts._replace(netloc=host))
+    kept = [(name, "REDACTED" if _SECRET.search(name) else value) for name, value in query]
+    return urlunsplit(parts._replace(netloc=host, query=urlencode(kept)))

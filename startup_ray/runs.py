@@ -1,0 +1,111 @@
+"""Keys and paths of datasets and runs, each named once. The folder is the truth.
+
+    <storage>/datasets/<name>-<key>/        dataset.json images/*.parquet ledger/*.parquet
+    <storage>/runs/<name>-<key>-<n>/        job.yaml environment.json metrics/*.jsonl checkpoints/<step>/ LATEST
+                                            model.keras last.keras classes.json exit.json
+                                            evaluations/<key>/{evaluation.json, predictions/*.parquet} report.html
+
+Same key: resume, or print the result again when finished. Changed key: a new folder. Fresh: the next n.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from startup_ray.job import CnnOptions, EvaluationOptions, IngestOptions, TrainingOptions
+from startup_ray.storage import Folder, open_folder
+
+DATASET = "dataset.json"
+EXIT = "exit.json"
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+CLASSES = "classes.json"
+BEST_MODEL = "model.keras"
+LAST_MODEL = "last.keras"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: where it lies, and the document that `train` prints (empty while unfinished)."""
+
+    folder: Folder
+    document: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.document)
+
+
+def dataset_key(ingest: IngestOptions) -> str:
+    """8 hex digits from the manifest's location, image and split options."""
+    return _key(location_of(ingest.manifest), _plain(ingest.image), _plain(ingest.split))
+
+
+def run_key(dataset_digest: str, model: CnnOptions, training: TrainingOptions, seed: int) -> str:
+    """8 hex digits from what decides the weights: not scaling, evaluation or storage."""
+    return _key(dataset_digest, _plain(model), _plain(training), seed)
+
+
+def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
+    """8 hex digits from what is judged and how; where it is computed does not count."""
+    return _key(dataset_digest, split, options.average, list(options.gates))
+
+
+def location_of(manifest: str) -> str:
+    """A manifest's location as it counts for keys: URLs and samples as they are, paths absolute."""
+    is_path = "://" not in manifest and not manifest.startswith("sample:")
+    return os.path.abspath(os.path.expanduser(manifest)) if is_path else manifest
+
+
+def dataset_folder(storage: str, name: str, key: str, *, fresh: bool = False) -> Folder:
+    """The newest dataset folder of this name and key, or the next one if `fresh`."""
+    return _numbered(open_folder(storage) / "datasets", f"{name}-{key}", fresh=fresh, first="")
+
+
+def run_folder(storage: str, name: str, key: str, *, fresh: bool = False) -> Folder:
+    """The newest run folder of this name and key, or the next one if `fresh`."""
+    return _numbered(open_folder(storage) / "runs", f"{name}-{key}", fresh=fresh, first="-1")
+
+
+def read_run(folder: Folder) -> Run:
+    """What is known of a run; one that never began reads as unfinished."""
+    return Run(folder, read_json(folder, EXIT))
+
+
+def read_json(folder: Folder, name: str) -> dict[str, Any]:
+    """A JSON document, or an empty one if there is none."""
+    try:
+        document: dict[str, Any] = json.loads(folder.read(name))
+    except FileNotFoundError:
+        return {}
+    return document
+
+
+def put_json(folder: Folder, name: str, document: dict[str, Any]) -> None:
+    """Write a document whole, indented for people."""
+    folder.put_whole(name, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _numbered(parent: Folder, stem: str, *, fresh: bool, first: str) -> Folder:
+    taken = {stem + first: 1} | {f"{stem}-{n}": n for n in _numbers(parent, stem)}
+    there = [n for name, n in taken.items() if name in parent.list()]
+    number = max(there, default=0) + 1 if fresh else max(there, default=1)
+    return parent / (stem + first if number == 1 else f"{stem}-{number}")
+
+
+def _numbers(parent: Folder, stem: str) -> list[int]:
+    tails = [name.removeprefix(f"{stem}-") for name in parent.list() if name.startswith(f"{stem}-")]
+    return [int(tail) for tail in tails if tail.isdigit()]
+
+
+def _plain(section: Any) -> Any:
+    return section.model_dump(mode="json")
+
+
+def _key(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

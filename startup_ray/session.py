@@ -1,0 +1,130 @@
+"""The only place that joins or starts Ray.
+
+with connect() as session:          # a local Ray, or the one that RAY_ADDRESS or --address names
+    ...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from startup_ray.errors import ClusterError, StorageError
+from startup_ray.storage import Folder
+
+# Ray Train's controller looks after its workers this often. The default of 2 s lets a dead worker go
+# unnoticed for as long and delays the end of a run.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is known of the Ray that this process is connected to."""
+
+    address: str
+    nodes: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connect(address: str | None = None) -> Iterator[Session]:
+    """Join the Ray at `address` or RAY_ADDRESS, else start one on this machine and stop it at the end.
+
+    A Ray that is already initialised in this process is used as it is and left alone.
+
+    Raises:
+        ClusterError: no Ray answers there, or none can be started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield _describe()
+        return
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=wanted,
+            include_dashboard=False if wanted == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ClusterError(f"no Ray to work with: {reason}", where=wanted, hint="check --address") from error
+    try:
+        yield _describe()
+    finally:
+        ray.shutdown()
+
+
+def require_storage(folder: Folder) -> None:
+    """See that every node of the cluster can write and read `folder`, and that it outlives a Ray job.
+
+    Raises:
+        StorageError: naming the node that cannot, or a folder that is gone with its job.
+    """
+    import ray
+
+    probe = f".probe-{uuid.uuid4().hex}"
+    folder.put_whole(probe, b"")
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if len(nodes) > 1 and folder.is_local:
+            _see_from_each(nodes, folder, probe)
+    finally:
+        folder.delete(probe)
+
+
+def require_lasting(storage: str) -> None:
+    """Refuse a relative path inside a Ray job, whose working directory is removed with the job.
+
+    Raises:
+        StorageError: with the way out.
+    """
+    is_relative = "://" not in storage and not os.path.isabs(os.path.expanduser(storage))
+    if is_relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        raise StorageError(
+            "a relative path does not outlive a Ray job",
+            where=f"storage: {storage}",
+            hint="give an absolute path on a shared file system, or s3://... or gs://...",
+        )
+
+
+def _see_from_each(nodes: list[dict[str, object]], folder: Folder, probe: str) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0)
+    def sees() -> bool:
+        return folder.exists(probe)
+
+    placed = {
+        str(node["NodeManagerAddress"]): sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(str(node["NodeID"]), soft=False)
+        ).remote()
+        for node in nodes
+    }
+    blind = [address for address, answer in placed.items() if not ray.get(answer, timeout=60)]
+    if blind:
+        raise StorageError(
+            f"node {blind[0]} does not see this folder",
+            where=str(folder),
+            hint="set `storage` to a shared file system, or to s3://... or gs://...",
+        )
+
+
+def _describe() -> Session:
+    import ray
+
+    resources = ray.cluster_resources()
+    return Session(
+        address=ray.get_runtime_context().gcs_address,
+        nodes=len([node for node in ray.nodes() if node["Alive"]]),
+        cpus=float(resources.get("CPU", 0)),
+        gpus=float(resources.get("GPU", 0)),
+    )

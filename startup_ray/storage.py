@@ -1,0 +1,162 @@
+"""Folders on local disk or an object store, in which every file appears whole or not at all.
+
+    folder = open_folder("s3://bucket/runs") / "digits-1a2b3c4d-1"
+    folder.put_whole("job.yaml", b"...")
+    folder.read("job.yaml")
+    folder.list("checkpoints")          # ['120', '140']
+
+Nothing here appends: what grows is written in parts.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from startup_ray.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by its absolute path or URI (`uri`); it need not exist. Pickles, so workers can be handed one."""
+
+    uri: str
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri}/{name}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def name(self) -> str:
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `uri` is a path of this machine's file system."""
+        return "://" not in self.uri
+
+    def path(self, name: str = "") -> str:
+        """Absolute path or URI of `name` in here."""
+        return f"{self.uri}/{name}" if name else self.uri
+
+    def put_whole(self, name: str, data: bytes) -> None:
+        """Write a file so that a reader sees the old one or the new one, never a part.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with _told("write", self.path(name)):
+            if self.is_local:
+                _put_local(Path(self.path(name)), data)
+            else:
+                filesystem, root = _resolve(self.uri)
+                with filesystem.open_output_stream(f"{root}/{name}") as stream:
+                    stream.write(data)
+
+    def read(self, name: str) -> bytes:
+        """Whole content of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be read.
+        """
+        with _told("read", self.path(name)):
+            if self.is_local:
+                return Path(self.path(name)).read_bytes()
+            filesystem, root = _resolve(self.uri)
+            with filesystem.open_input_stream(f"{root}/{name}") as stream:
+                return bytes(stream.read())
+
+    def exists(self, name: str = "") -> bool:
+        """Whether a file or folder of this name is there."""
+        from pyarrow.fs import FileType
+
+        with _told("read", self.path(name)):
+            filesystem, root = _resolve(self.uri)
+            return bool(filesystem.get_file_info(f"{root}/{name}".rstrip("/")).type != FileType.NotFound)
+
+    def list(self, name: str = "") -> list[str]:
+        """Sorted names in a folder; none if it does not exist. Files still being written are left out."""
+        from pyarrow.fs import FileSelector
+
+        with _told("read", self.path(name)):
+            filesystem, root = _resolve(self.uri)
+            selector = FileSelector(f"{root}/{name}".rstrip("/"), allow_not_found=True)
+            names = [info.base_name for info in filesystem.get_file_info(selector)]
+            return sorted(name for name in names if not name.startswith(".tmp-"))
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a whole folder; it is no error when there is none."""
+        from pyarrow.fs import FileType
+
+        with _told("delete", self.path(name)):
+            filesystem, root = _resolve(self.uri)
+            kind = filesystem.get_file_info(f"{root}/{name}").type
+            if kind == FileType.Directory:
+                filesystem.delete_dir(f"{root}/{name}")
+            elif kind != FileType.NotFound:
+                filesystem.delete_file(f"{root}/{name}")
+
+    def filesystem(self) -> tuple[Any, str]:
+        """`pyarrow.fs.FileSystem` and the path in it, for readers of Parquet."""
+        return _resolve(self.uri)
+
+
+def open_folder(location: str) -> Folder:
+    """A folder from what a job file says: a path (relative ones to the working directory) or a URI.
+
+    Raises:
+        StorageError: pyarrow knows no such scheme.
+    """
+    if "://" not in location:
+        return Folder(os.path.abspath(os.path.expanduser(location)))
+    folder = Folder(location.rstrip("/"))
+    with _told("use", location):
+        _resolve(folder.uri)
+    return folder
+
+
+@lru_cache(maxsize=64)
+def _resolve(uri: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    filesystem, root = fs.FileSystem.from_uri(uri)
+    return filesystem, str(root)
+
+
+def _put_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(verb: str, place: str) -> Iterator[None]:
+    """Faults of a file system as `StorageError`; a missing file stays `FileNotFoundError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        if verb != "read":
+            raise StorageError(f"cannot {verb} here: no such folder", where=place) from None
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        hint = "set `storage` in the job file to a place that can be written" if verb == "write" else ""
+        raise StorageError(f"cannot {verb} here: {reason}", where=place, hint=hint) from error

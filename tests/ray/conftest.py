@@ -1,0 +1,32 @@
+"""One Ray for all tests of this folder, with its own temporary folder, home and ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NUM_CPUS = 4
+"""Declared, not real: room for two workers beside Ray Data on a machine with two cores."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="sr-", dir="/tmp")  # noqa: S108 - a socket's path must be shorter than 107 bytes
+    os.environ.update(HOME=folder, STARTUP_RAY_CACHE=f"{folder}/cache", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.25")
+    ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
