@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from startup_ray.job import CnnOptions, EvaluationOptions, IngestOptions, TrainingOptions
+from startup_ray.job import CnnOptions, EvaluationOptions, ImageOptions, IngestOptions, TrainingOptions
 from startup_ray.storage import Folder, open_folder
 
 DATASET = "dataset.json"
@@ -45,9 +45,12 @@ def dataset_key(ingest: IngestOptions) -> str:
     return _key(location_of(ingest.manifest), _plain(ingest.image), _plain(ingest.split))
 
 
-def run_key(dataset_digest: str, model: CnnOptions, training: TrainingOptions, seed: int) -> str:
-    """8 hex digits from what decides the weights: not scaling, evaluation or storage."""
-    return _key(dataset_digest, _plain(model), _plain(training), seed)
+def run_key(digest: str, image: ImageOptions, model: CnnOptions, training: TrainingOptions, seed: int) -> str:
+    """8 hex digits from what decides the weights: not scaling, evaluation or storage.
+
+    A dataset's digest names the fetched bodies, so what they are made into counts beside it.
+    """
+    return _key(digest, _plain(image), _plain(model), _plain(training), seed)
 
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
@@ -88,6 +91,16 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
 def put_json(folder: Folder, name: str, document: dict[str, Any]) -> None:
     """Write a document whole, indented for people."""
     folder.put_whole(name, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_history(folder: Folder) -> list[dict[str, Any]]:
+    """Records of the epochs of a run in order; where attempts overlap, the later one counts."""
+    epochs: dict[int, dict[str, Any]] = {}
+    for name in folder.list("metrics"):
+        for line in folder.read(f"metrics/{name}").splitlines():
+            record = json.loads(line)
+            epochs[record["epoch"]] = record
+    return [epochs[epoch] for epoch in sorted(epochs)]
 
 
 def _numbered(parent: Folder, stem: str, *, fresh: bool, first: str) -> Folder:

@@ -152,11 +152,9 @@ def _told(verb: str, place: str) -> Iterator[None]:
     """Faults of a file system as `StorageError`; a missing file stays `FileNotFoundError`."""
     try:
         yield
-    except FileNotFoundError:
-        if verb != "read":
-            raise StorageError(f"cannot {verb} here: no such folder", where=place) from None
-        raise
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        if verb == "read" and isinstance(error, FileNotFoundError):
+            raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
         hint = "set `storage` in the job file to a place that can be written" if verb == "write" else ""
         raise StorageError(f"cannot {verb} here: {reason}", where=place, hint=hint) from error

@@ -1,0 +1,36 @@
+# Two commands set everything up on a machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test fast check soak bench clean
+
+demo: $(READY)
+	$(BIN)/startup-ray demo
+
+# The tests without Ray first: what is cheap to find out is found out first.
+test: check
+	$(BIN)/python -m pytest -m "not ray and not soak"
+	$(BIN)/python -m pytest -m "ray and not soak"
+
+fast: $(READY)
+	$(BIN)/python -m pytest -m "not ray and not soak"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+bench: $(READY)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

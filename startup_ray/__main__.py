@@ -1,0 +1,5 @@
+import sys
+
+from startup_ray.cli import main
+
+sys.exit(main())

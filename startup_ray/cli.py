@@ -1,0 +1,243 @@
+"""Command line: words -> verbs of `api.py` -> one document or a few lines for people, and an exit code.
+
+stdout carries the result alone; progress, notes and errors go to stderr. Nothing heavy is imported before a
+stage needs it: `--help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from startup_ray import __version__
+from startup_ray.errors import INTERRUPTED, GateError, StartupRayError, UsageError
+
+if TYPE_CHECKING:
+    from startup_ray.job import Job
+    from startup_ray.runs import Run
+
+EXIT_CODES = """exit codes: 0 ok, 1 unexpected, 2 job file or usage, 3 data below the asked threshold,
+4 training failed or diverged, 5 cluster or storage not usable, 6 gate not met, 130 interrupted"""
+
+Documents = dict[str, dict[str, Any]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return UsageError.exit_code
+    _set_up(args)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return _fail(args, StartupRayError("interrupted", hint="run the same command again to go on"), INTERRUPTED)
+    except StartupRayError as error:
+        if args.verbose:
+            traceback.print_exc()
+        return _fail(args, error, error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort: a fault of ours, told in one line
+        if args.verbose:
+            traceback.print_exc()
+        ours = StartupRayError(f"unexpected {type(error).__name__}: {error}", hint="-v shows where; please report it")
+        return _fail(args, ours, ours.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="startup-ray",
+        description="From a list of image URLs to a tested Keras 3 model, on a laptop or a Ray cluster.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"startup-ray {__version__}")
+    parser.set_defaults(verb=None)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    common = _common()
+
+    def add(verb: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(verb, help=text, description=text, parents=[common], epilog=EXIT_CODES)
+        sub.set_defaults(run=run, verb=verb, job=None)
+        return sub
+
+    add("demo", _stages, "all stages on the digits job: real images, offline, no GPU")
+    for verb, text in (
+        ("ingest", "manifest -> dataset, with a ledger of every item"),
+        ("train", "train the job's model on N workers; run again to resume"),
+        ("evaluate", "exact distributed metrics of the best model, and gates"),
+        ("run", "ingest, train, evaluate and report"),
+    ):
+        add(verb, _stages, text).add_argument("job", metavar="JOB", help="a job file")
+    report = add("report", _report, "one HTML file about a run, or comparing several")
+    report.add_argument("targets", metavar="JOB|RUN", nargs="+", help="a job file, or folders of runs")
+    report.add_argument("--out", metavar="FILE", help="where to write it (default: report.html in the last run)")
+    schema = verbs.add_parser("schema", help="JSON schema of a job file", description="JSON schema of a job file")
+    schema.set_defaults(run=_schema, verb="schema", json=True, verbose=0, quiet=False)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
+    common.add_argument("--dry-run", action="store_true", help="print the resolved job and what would be done")
+    common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    common.add_argument("--address", metavar="ADDRESS", help="a running Ray (default: RAY_ADDRESS, or a local one)")
+    common.add_argument("--fresh", action="store_true", help="start anew, in new folders")
+    common.add_argument("-v", "--verbose", action="count", default=0, help="tracebacks and more notes")
+    common.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
+    return common
+
+
+def _set_up(args: argparse.Namespace) -> None:
+    from startup_ray.console import listen
+
+    listen(quiet=args.quiet, verbose=bool(args.verbose))
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a polite stop ends like Ctrl-C
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from startup_ray.job import schema
+
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _stages(args: argparse.Namespace) -> int:
+    """`demo`, `run` and the verbs of one stage."""
+    from startup_ray import api
+    from startup_ray.jobfile import load_job
+
+    path = args.job or _digits_job()
+    job = load_job(path, set=args.set)
+    stages = api.STAGES if args.verb in ("demo", "run") else (args.verb,)
+    steps = api.plan(job, stages, fresh=args.fresh)
+    if args.dry_run:
+        return _show_plan(args, job, steps)
+    with _ray(args, needed=any(step.state != "finished" for step in steps if step.stage in ("ingest", "train"))):
+        documents = _carry_out(args, job, stages)
+    one_stage = args.verb not in ("demo", "run")
+    _show(args, documents[args.verb] if one_stage else {"stages": documents}, documents, path)
+    return _judge(documents)
+
+
+def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str]) -> Documents:
+    from startup_ray import api
+    from startup_ray.console import progress
+
+    documents: Documents = {}
+    if "ingest" in stages:
+        with progress("ingest", quiet=args.quiet) as show:
+            dataset = api.ingest_images(job, fresh=args.fresh, on_progress=show)
+        documents["ingest"] = dataset.document()
+    else:
+        dataset = _need_dataset(job)
+    if "train" in stages:
+        with progress("train", quiet=args.quiet) as show:
+            run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)
+        documents["train"] = run.document
+    elif stages != ("ingest",):
+        run = api.find_run(dataset, job)
+    if "evaluate" in stages:
+        with progress("evaluate", quiet=args.quiet) as show:
+            documents["evaluate"] = api.evaluate_model(run, dataset, job, on_progress=show)
+    if "report" in stages:
+        documents["report"] = _write_report([run], None)
+    return documents
+
+
+def _need_dataset(job: Job) -> Any:
+    from startup_ray import api
+
+    dataset = api.find_dataset(job)
+    if dataset is None:
+        where = str(api.dataset_folder(job))
+        raise UsageError("no finished dataset of this job", where=where, hint="run `startup-ray ingest JOB` first")
+    return dataset
+
+
+def _report(args: argparse.Namespace) -> int:
+    from startup_ray import api, runs
+    from startup_ray.jobfile import load_job
+    from startup_ray.storage import open_folder
+
+    found: list[Run] = []
+    for target in args.targets:
+        if Path(target).suffix in (".yaml", ".yml"):
+            job = load_job(target, set=args.set)
+            found.append(api.find_run(_need_dataset(job), job))
+        else:
+            run = runs.read_run(open_folder(target))
+            if not run.folder.exists("job.yaml"):
+                raise UsageError("not the folder of a run", where=target)
+            found.append(run)
+    if args.dry_run:
+        document: dict[str, Any] = {"plan": [{"stage": "report", "runs": [str(run.folder) for run in found]}]}
+    else:
+        document = _write_report(found, args.out)
+    _show(args, document, {"report": document}, None)
+    return 0
+
+
+def _write_report(found: Sequence[Run], path: str | None) -> dict[str, Any]:
+    from startup_ray import api, runs
+
+    return {"report": api.write_report(found, path or found[-1].folder.path(runs.REPORT))}
+
+
+def _ray(args: argparse.Namespace, *, needed: bool) -> AbstractContextManager[Any]:
+    if not needed:
+        return nullcontext()
+    from startup_ray.session import connect
+
+    return connect(args.address)
+
+
+def _show_plan(args: argparse.Namespace, job: Job, steps: Sequence[Any]) -> int:
+    from startup_ray.console import plan_text
+
+    plain = job.model_dump(mode="json")
+    rows = [{"stage": step.stage, "state": step.state, "folder": step.folder} for step in steps]
+    print(json.dumps({"job": plain, "plan": rows}, indent=2) if args.json else plan_text(plain, rows))
+    return 0
+
+
+def _show(args: argparse.Namespace, document: dict[str, Any], documents: Documents, path: str | None) -> None:
+    from startup_ray.console import next_commands, summary
+
+    if args.json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    print(summary(documents))
+    if args.verb == "demo":
+        print(next_commands(documents, str(path)))
+
+
+def _judge(documents: Documents) -> int:
+    unmet = [gate for gate in documents.get("evaluate", {}).get("gates", []) if not gate["passed"]]
+    for gate in unmet:
+        logging.getLogger("startup_ray").warning("gate not met: %s, it is %s", gate["gate"], gate["value"])
+    return GateError.exit_code if unmet else 0
+
+
+def _fail(args: argparse.Namespace, error: StartupRayError, code: int) -> int:
+    if args.json:
+        print(json.dumps(error.document(), indent=2, ensure_ascii=False))
+    print(f"error: {error}" if "\n" not in error.message else str(error), file=sys.stderr)
+    return code
+
+
+def _digits_job() -> str:
+    """The job of `demo`: in a checkout beside the package, in an installation inside it."""
+    package = Path(__file__).parent
+    found = [folder / "jobs" / "digits-cnn.yaml" for folder in (package.parent, package)]
+    return str(next(path for path in found if path.exists()))

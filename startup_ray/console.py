@@ -1,0 +1,119 @@
+"""What people see: notes and progress on stderr, a few lines of result."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+
+
+def listen(*, quiet: bool, verbose: bool) -> None:
+    """Send the notes of `startup_ray` to stderr; warnings alone if quiet."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("startup_ray")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+
+
+@contextmanager
+def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar on a terminal, else a line every few seconds; events have `done`, `total` and `text`."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar(stage) as show:
+            yield show
+    else:
+        yield _lines(stage)
+
+
+@contextmanager
+def _bar(stage: str) -> Iterator[Callable[[Any], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"{stage:8}", total=None, text="starting")
+
+        def show(event: Any) -> None:
+            bar.update(task, completed=event.done, total=event.total, text=event.text)
+
+        yield show
+
+
+def _lines(stage: str, every_s: float = 5.0) -> Callable[[Any], None]:
+    last = 0.0
+
+    def show(event: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s or event.done == event.total:
+            last = time.monotonic()
+            sys.stderr.write(f"{stage}: {event.text}\n")
+
+    return show
+
+
+def plan_text(job: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> str:
+    """The resolved job as YAML, and a line per stage."""
+    rows = [f"  {step['stage']:9} {step['state']:9} {step['folder']}".rstrip() for step in steps]
+    return "\n".join([yaml.safe_dump(dict(job), sort_keys=False), "would do:", *rows])
+
+
+def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line or two per stage."""
+    return "\n".join(_SUMMARIES[stage](document) for stage, document in documents.items())
+
+
+def next_commands(documents: Mapping[str, Mapping[str, Any]], job: str) -> str:
+    """Three commands to try after the demo."""
+    shown = os.path.relpath(job) if not os.path.relpath(job).startswith("..") else job
+    run = documents["train"]["run"]
+    return f"""
+next, try:
+  startup-ray run {shown} --set training.epochs=60 --set model.dense=256
+  startup-ray run {shown} --set ingest.manifest=YOUR_MANIFEST.json --set name=mine
+  startup-ray report {os.path.relpath(run)} RUN_TO_COMPARE"""
+
+
+def _ingest(document: Mapping[str, Any]) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in document["counts"].items())
+    splits = ", ".join(f"{count} {split}" for split, count in document["splits"].items())
+    return f"dataset   {document['dataset']}\n          {document['items']} items: {states}\n          {splits}"
+
+
+def _train(document: Mapping[str, Any]) -> str:
+    metrics = document["metrics"]
+    named = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+    speed = f"{document['workers']} workers, {document['images_per_s']:.0f} images/s"
+    return f"run       {document['run']}\n          {document['steps']} steps, {speed}\n          {named}"
+
+
+def _evaluate(document: Mapping[str, Any]) -> str:
+    lines = []
+    for name in ("accuracy", "f1"):
+        low, high = document["intervals"].get(name, (None, None))
+        interval = f" ({low:.4f} to {high:.4f})" if low is not None else ""
+        lines.append(f"{name} {_number(document['metrics'][name])}{interval}")
+    gates = [f"{gate['gate']}: {'met' if gate['passed'] else 'NOT met'}" for gate in document["gates"]]
+    return "\n          ".join([f"test      {', '.join(lines)}", *gates])
+
+
+def _report(document: Mapping[str, Any]) -> str:
+    return f"report    {document.get('report', '')}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+_SUMMARIES = {"ingest": _ingest, "train": _train, "evaluate": _evaluate, "report": _report}

@@ -1,0 +1,151 @@
+"""One split of a dataset as memory-mapped arrays: decoded once per node, shared by all processes there.
+
+    rows = open_split(dataset, "train")
+    rows.images[indices]                # uint8 [n, height, width, channels]
+
+The page cache is the shared memory: workers, restarts and later runs read the same pages, and the arrays may
+exceed the RAM. They lie on node-local disk, in STARTUP_RAY_CACHE, else XDG_CACHE_HOME or ~/.cache.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import StorageError
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split in id order, read from `folder` as it is used."""
+
+    folder: Path
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 [rows, height, width, channels], memory-mapped."""
+        return np.load(self.folder / "images.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 [rows]: index into the dataset's classes, or NO_LABEL; memory-mapped."""
+        return np.load(self.folder / "labels.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Ids of the items, one per row."""
+        names: list[str] = json.loads((self.folder / "ids.json").read_text("utf-8"))
+        return names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_split(dataset: Dataset, split: str) -> Rows:
+    """The arrays of one split, made first if this node does not have them whole.
+
+    Raises:
+        StorageError: the dataset's files do not hold what `dataset.json` counts, or the cache cannot be written.
+    """
+    target = cache_root() / f"{dataset.folder.name}-{dataset.digest.removeprefix('sha256:')[:16]}" / split
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not _is_whole(target, dataset, split):
+                _replace(target, dataset, split)
+    except OSError as error:
+        hint = "set STARTUP_RAY_CACHE to a folder on local disk with room for the decoded images"
+        raise StorageError(f"cannot cache the {split} split: {error}", where=str(target), hint=hint) from error
+    return Rows(target)
+
+
+def cache_root() -> Path:
+    """Folder of all caches on this node."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("STARTUP_RAY_CACHE") or f"{base}/startup_ray").expanduser()
+
+
+def _is_whole(target: Path, dataset: Dataset, split: str) -> bool:
+    rows = Rows(target)
+    try:
+        return rows.images.shape == (dataset.splits[split], *dataset.image_shape) and len(rows) == len(rows.ids)
+    except (OSError, ValueError):  # not there, or shorter than its own header says
+        return False
+
+
+def _replace(target: Path, dataset: Dataset, split: str) -> None:
+    draft = target.with_name(f"{split}.tmp-{uuid.uuid4().hex}")
+    draft.mkdir()
+    try:
+        _write(draft, dataset, split)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(draft: Path, dataset: Dataset, split: str) -> None:
+    names = pa.concat_tables(list(_tables(dataset, split, ["id", "label"])))
+    if len(names) != dataset.splits[split]:
+        raise StorageError(
+            f"{len(names)} images in the {split} split, dataset.json counts {dataset.splits[split]}",
+            where=str(dataset.folder),
+            hint="run `startup-ray ingest JOB --fresh`",
+        )
+    order = pc.sort_indices(names, sort_keys=[("id", "ascending")])
+    index_of: dict[str | None, int] = {name: i for i, name in enumerate(dataset.classes)}
+    sorted_names = names.take(order)
+    labels = [index_of.get(label, NO_LABEL) for label in sorted_names["label"].to_pylist()]
+    np.save(draft / "labels.npy", np.asarray(labels, np.int32))
+    (draft / "ids.json").write_text(json.dumps(sorted_names["id"].to_pylist()), "utf-8")
+    place = np.empty(len(names), np.int64)
+    place[order.to_numpy()] = np.arange(len(names))
+    _write_images(draft / "images.npy", dataset, split, place)
+
+
+def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.int64]) -> None:
+    shape = (len(place), *dataset.image_shape)
+    if not len(place):
+        np.save(path, np.empty(shape, np.uint8))  # an empty file cannot be mapped for writing
+        return
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def decode(job: tuple[int, bytes]) -> None:
+        at, encoded = job
+        images[at] = np.asarray(Image.open(io.BytesIO(encoded)), np.uint8).reshape(dataset.image_shape)
+
+    start = 0
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
+        for table in _tables(dataset, split, ["image"]):
+            jobs = zip(place[start : start + len(table)].tolist(), table["image"].to_pylist(), strict=True)
+            list(pool.map(decode, jobs, chunksize=64))
+            start += len(table)
+    images.flush()
+
+
+def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[Any]:
+    """One table per shard, so that a whole dataset is never held; rows keep the order of the files."""
+    filesystem, root = dataset.folder.filesystem()
+    for name in dataset.shards:
+        path, keep = f"{root}/images/{name}", pc.field("split") == split
+        yield pq.read_table(path, columns=columns, filters=keep, filesystem=filesystem)

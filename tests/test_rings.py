@@ -1,0 +1,119 @@
+"""The four rings: imports point downward only, and each ring knows only its own libraries."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "startup_ray"
+
+RINGS: dict[str, int] = {
+    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "ledger", "dataset", "manifest"], 0),
+    **dict.fromkeys(["metrics"], 0),
+    **dict.fromkeys(["ingest", "ingest.guard", "ingest.fetch", "ingest.decode", "ingest.samples"], 1),
+    **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
+    **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
+    **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
+    **dict.fromkeys(["session", "ingest.pipeline", "evaluate"], 2),
+    **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.launch"], 2),
+    **dict.fromkeys(["", "api", "cli", "console", "__main__"], 3),
+}
+"""Ring of every module, by its name below `startup_ray`."""
+
+FORBIDDEN = {
+    0: {"ray", "tensorflow", "keras", "aiohttp", "sklearn", "pandas", "PIL", "duckdb", "matplotlib", "jinja2"},
+    1: {"ray"},
+    2: set[str](),
+    3: {"ray", "tensorflow", "keras", "aiohttp", "sklearn", "pandas"},
+}
+"""Libraries that a ring's modules never import, not even inside a function."""
+
+HEAVY = ["aiohttp", "ray", "tensorflow", "keras", "sklearn", "pandas"]
+
+
+def _modules() -> list[tuple[str, Path]]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [
+        (".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."), path)
+        for path in paths
+    ]
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module that a file imports, and whether it does so only for a type checker."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            yield name, id(node) in typing_only
+
+
+@pytest.mark.parametrize(("name", "path"), _modules())
+def test_imports_point_downward_only(name: str, path: Path) -> None:
+    ring = RINGS[name]
+    for imported, typing_only in _imports(path):
+        package, _, below = imported.partition(".")
+        if package == "startup_ray" and below in RINGS and below and not typing_only:
+            assert RINGS[below] <= ring, f"{name} (ring {ring}) imports {below} (ring {RINGS[below]})"
+        assert package not in FORBIDDEN[ring], f"{name} (ring {ring}) imports {imported}"
+
+
+def test_every_module_has_a_ring_and_every_ring_entry_a_module() -> None:
+    assert set(RINGS) == {name for name, _ in _modules()}
+
+
+def _fresh(*args: str) -> str:
+    """Run a command in a new interpreter; returns its exit code and which heavy libraries it imported."""
+    script = (
+        "import sys\nfrom startup_ray.cli import main\n"
+        "try: code = main(sys.argv[1:])\nexcept SystemExit as stop: code = stop.code\n"
+        f"sys.stderr.write('\\n%s %s' % (code, [name for name in {HEAVY} if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
+    )
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["run", "--help"], 0),
+        (["schema"], 0),
+        (["run", "none.yaml"], 2),
+        (["run", "jobs/digits-cnn.yaml", "--set", "training.epoch=1"], 2),
+        (["train", "jobs/digits-cnn.yaml", "--set", "storage=/proc/none"], 2),
+        (["report", "/proc/none"], 2),
+        (["run", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
+    ],
+)
+def test_what_needs_no_stage_imports_nothing_heavy(args: list[str], code: int) -> None:
+    assert _fresh(*args) == f"{code} []"
+
+
+def test_help_answers_at_once() -> None:
+    script = "import resource,sys\nfrom startup_ray.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script += "used = resource.getrusage(resource.RUSAGE_SELF)\nsys.stderr.write(str(used.ru_utime + used.ru_stime))"
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(3)
+    ]
+    assert min(float(done.stderr) for done in runs) < 0.3

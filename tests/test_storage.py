@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from startup_ray.errors import StorageError
+from startup_ray.storage import Folder, open_folder
+
+
+def test_a_file_is_read_back_and_replaced_whole(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path)) / "a"
+    folder.put_whole("b/c.txt", b"one")
+    folder.put_whole("b/c.txt", b"two")
+    assert folder.read("b/c.txt") == b"two"
+    assert folder.list("b") == ["c.txt"]
+    assert folder.exists("b/c.txt")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    (tmp_path / "target").mkdir()
+    with pytest.raises(StorageError, match="cannot write here"):
+        folder.put_whole("target", b"x")
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_is_still_being_written_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-123").write_bytes(b"part")
+    assert Folder(str(tmp_path)).list() == []
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "none"))
+    assert not folder.exists()
+    assert folder.list() == []
+    folder.delete("x")
+    with pytest.raises(FileNotFoundError):
+        folder.read("x")
+
+
+def test_a_folder_is_deleted_with_all_in_it(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.put_whole("a/b", b"")
+    folder.delete("a")
+    assert folder.list() == []
+
+
+def test_storage_that_cannot_be_written_names_place_and_way_out() -> None:
+    with pytest.raises(StorageError) as caught:
+        open_folder("/proc/nothing").put_whole("x", b"")
+    assert caught.value.where == "/proc/nothing/x"
+    assert "storage" in caught.value.hint
+
+
+def test_an_unknown_scheme_is_told_at_once() -> None:
+    with pytest.raises(StorageError, match="cannot use here"):
+        open_folder("gopher://x/y")
+
+
+def test_a_uri_reads_and_writes_like_a_path(tmp_path: Path) -> None:
+    folder = open_folder(f"file://{tmp_path}/")
+    folder.put_whole("x", b"1")
+    assert Folder(str(tmp_path)).read("x") == folder.read("x") == b"1"
+
+
+def test_a_relative_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_folder("runs").uri == str(tmp_path / "runs")
