@@ -1,5 +1,4 @@
-import sys
+from startup_ray.cli import entry
 
-from startup_ray.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    entry()

@@ -26,10 +26,11 @@ from typing import Any, Literal
 import yaml
 
 from startup_ray import runs
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import Dataset, read_dataset, require_success
 from startup_ray.errors import UsageError
 from startup_ray.job import Job
 from startup_ray.lease import hold
+from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
 from startup_ray.storage import Folder
 
@@ -66,10 +67,8 @@ def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any],
         DataError: fewer items than `min_success` arrived; dataset and ledger are kept.
         StorageError: storage cannot be used, or another process writes this dataset.
     """
-    from startup_ray.ingest.done import finished, require_success
-
     folder = dataset_folder(job, fresh=fresh)
-    found = finished(job.ingest, folder)
+    found = _current(job, _finished(folder))
     if found is None:
         from startup_ray.ingest.pipeline import ingest
         from startup_ray.session import require_storage
@@ -79,7 +78,7 @@ def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any],
             found = ingest(job.ingest, folder, lease.fence, on_progress=on_progress)
     else:
         _say_finished("ingest", folder)
-    require_success(found, job.ingest)
+    require_success(found, job.ingest.min_success)
     return found
 
 
@@ -186,10 +185,8 @@ def evaluation_folder(run: Run, dataset: Dataset, job: Job, *, split: str = "tes
 
 
 def find_dataset(job: Job) -> Dataset | None:
-    """The finished dataset of this job, if its manifest has not changed since."""
-    from startup_ray.ingest.done import finished
-
-    return finished(job.ingest, dataset_folder(job))
+    """The finished dataset of this job, whether its manifest has changed since or is gone."""
+    return _finished(dataset_folder(job))
 
 
 def find_run(dataset: Dataset, job: Job) -> Run:
@@ -205,9 +202,16 @@ def find_run(dataset: Dataset, job: Job) -> Run:
 
 
 def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> list[Step]:
-    """What the stages of this job would do now, from what lies on storage; starts nothing."""
-    dataset = None if fresh and "ingest" in stages else find_dataset(job)
+    """What the stages of this job would do now, from what lies on storage; starts nothing.
+
+    Raises:
+        ManifestError: there is something to ingest, and no manifest.
+    """
     folder = dataset_folder(job, fresh=fresh and "ingest" in stages)
+    dataset = _finished(folder)
+    if "ingest" in stages:
+        require_manifest(job.ingest.manifest)
+        dataset = _current(job, dataset)
     steps = {"ingest": Step("ingest", "finished" if dataset else _begun(folder), str(folder))}
     waits = {stage: Step(stage, "waits", "") for stage in STAGES[1:]}
     if dataset is None:
@@ -220,6 +224,16 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> li
         steps["evaluate"] = Step("evaluate", state, str(judged))
         steps["report"] = Step("report", "new", run.folder.path(runs.REPORT))
     return [(waits | steps)[stage] for stage in stages]
+
+
+def _finished(folder: Folder) -> Dataset | None:
+    return read_dataset(folder) if folder.exists(runs.DATASET) else None
+
+
+def _current(job: Job, dataset: Dataset | None) -> Dataset | None:
+    """The dataset if it is that of the manifest as it is now."""
+    is_current = dataset is not None and dataset.manifest_digest == manifest_digest(job.ingest.manifest)
+    return dataset if is_current else None
 
 
 def _begun(folder: Folder) -> State:

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from startup_ray import __version__
 from startup_ray.errors import INTERRUPTED, GateError, StartupRayError, UsageError
 
 if TYPE_CHECKING:
+    from startup_ray.dataset import Dataset
     from startup_ray.job import Job
     from startup_ray.runs import Run
 
@@ -30,14 +31,19 @@ EXIT_CODES = """exit codes: 0 ok, 1 unexpected, 2 job file or usage, 3 data belo
 Documents = dict[str, dict[str, Any]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def entry() -> None:
+    """The command `startup-ray`: a process of its own, which may be made quiet below Python."""
+    sys.exit(main(owns_process=True))
+
+
+def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> int:
     """Run one command; returns its exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.verb is None:
         parser.print_help()
         return UsageError.exit_code
-    _set_up(args)
+    _set_up(args, owns_process=owns_process)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -98,9 +104,11 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _set_up(args: argparse.Namespace) -> None:
-    from startup_ray.console import listen
+def _set_up(args: argparse.Namespace, *, owns_process: bool) -> None:
+    from startup_ray.console import keep_stderr, listen
 
+    if owns_process and not args.verbose:
+        keep_stderr()
     listen(quiet=args.quiet, verbose=bool(args.verbose))
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a polite stop ends like Ctrl-C
 
@@ -123,24 +131,25 @@ def _stages(args: argparse.Namespace) -> int:
     steps = api.plan(job, stages, fresh=args.fresh)
     if args.dry_run:
         return _show_plan(args, job, steps)
-    with _ray(args, needed=any(step.state != "finished" for step in steps if step.stage in ("ingest", "train"))):
-        documents = _carry_out(args, job, stages)
+    dataset = None if "ingest" in stages else _need_dataset(job)  # before Ray is started for nothing
+    is_ray_needed = any(step.state != "finished" for step in steps if step.stage in ("ingest", "train"))
+    # Ray tells of dead workers on stdout, which belongs to the result.
+    with redirect_stdout(sys.stderr), _ray(args, needed=is_ray_needed):
+        documents = _carry_out(args, job, stages, dataset)
     one_stage = args.verb not in ("demo", "run")
     _show(args, documents[args.verb] if one_stage else {"stages": documents}, documents, path)
     return _judge(documents)
 
 
-def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str]) -> Documents:
+def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str], dataset: Dataset | None) -> Documents:
     from startup_ray import api
     from startup_ray.console import progress
 
     documents: Documents = {}
-    if "ingest" in stages:
+    if dataset is None:
         with progress("ingest", quiet=args.quiet) as show:
             dataset = api.ingest_images(job, fresh=args.fresh, on_progress=show)
         documents["ingest"] = dataset.document()
-    else:
-        dataset = _need_dataset(job)
     if "train" in stages:
         with progress("train", quiet=args.quiet) as show:
             run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)
@@ -155,7 +164,7 @@ def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str]) -> Doc
     return documents
 
 
-def _need_dataset(job: Job) -> Any:
+def _need_dataset(job: Job) -> Dataset:
     from startup_ray import api
 
     dataset = api.find_dataset(job)

@@ -24,6 +24,19 @@ def listen(*, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
 
 
+def keep_stderr() -> None:
+    """Keep stderr for what Python writes there; -v leaves it as it is.
+
+    TensorFlow and Ray's core print notices to file descriptor 2 that no setting turns off, for example
+    tensorflow#79029 and ray#53727.
+    """
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 @contextmanager
 def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
     """A bar on a terminal, else a line every few seconds; events have `done`, `total` and `text`."""
@@ -52,12 +65,13 @@ def _bar(stage: str) -> Iterator[Callable[[Any], None]]:
 
 
 def _lines(stage: str, every_s: float = 5.0) -> Callable[[Any], None]:
-    last = 0.0
+    shown_at, shown = 0.0, -1
 
     def show(event: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every_s or event.done == event.total:
-            last = time.monotonic()
+        nonlocal shown_at, shown
+        is_last = event.done == event.total and event.done != shown
+        if is_last or time.monotonic() - shown_at >= every_s:
+            shown_at, shown = time.monotonic(), event.done
             sys.stderr.write(f"{stage}: {event.text}\n")
 
     return show

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from startup_ray.errors import StorageError, UsageError
+from startup_ray.errors import DataError, StorageError, UsageError
 from startup_ray.job import SplitOptions
+from startup_ray.ledger import SUCCESS
 from startup_ray.runs import DATASET, put_json, read_json
 from startup_ray.storage import Folder
 
@@ -120,6 +121,28 @@ def read_dataset(folder: Folder) -> Dataset:
     found["shards"] = tuple(found["shards"])
     found["image_shape"] = tuple(found["image_shape"])
     return Dataset(folder=folder, **found)
+
+
+def require_success(dataset: Dataset, min_success: float) -> None:
+    """See that enough items have become images, at least one.
+
+    Args:
+        min_success: share of the items, in [0, 1].
+
+    Raises:
+        DataError: with the most frequent failures and the dataset's document as `result`.
+    """
+    good = sum(dataset.counts.get(status, 0) for status in SUCCESS)
+    if dataset.counts.get("ok", 0) > 0 and good >= min_success * dataset.items:
+        return
+    failures = [f"{status} {number}" for status, number in dataset.counts.items() if status not in SUCCESS]
+    raise DataError(
+        f"{good} of {dataset.items} items succeeded ({good / dataset.items:.1%}), ingest.min_success asks for "
+        f"{min_success:.1%}: {', '.join(failures[:5])}",
+        where=str(dataset.folder),
+        hint=f"look at {dataset.folder.path('ledger')}/*.parquet (columns status, reason), or lower min_success",
+        result=dataset.document(),
+    )
 
 
 def read_split(dataset: Dataset, split: str, columns: Sequence[str]) -> Any:

@@ -13,7 +13,9 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from startup_ray.errors import UsageError
 
 _SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -114,6 +116,18 @@ class EvaluationOptions(Section):
     )
     gates: tuple[str, ...] = Field((), description="what must hold, or exit code 6: ['f1 >= 0.90', 'accuracy > 0.9']")
     ray_above_rows: int = Field(20_000, ge=0, description="larger splits are evaluated by Ray Data, smaller in process")
+
+    @field_validator("gates")
+    @classmethod
+    def _readable(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
+        from startup_ray.gates import parse_gate
+
+        for gate in gates:
+            try:
+                parse_gate(gate)
+            except UsageError as error:
+                raise ValueError(f"{error.where}: {error.message} ({error.hint})") from None
+        return gates
 
 
 class Job(Section):

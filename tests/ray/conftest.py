@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray_session() -> Iterator[None]:
     import ray
 
-    folder = tempfile.mkdtemp(prefix="sr-", dir="/tmp")  # noqa: S108 - a socket's path must be shorter than 107 bytes
+    folder = tempfile.mkdtemp(prefix="sr-", dir="/tmp")
     os.environ.update(HOME=folder, STARTUP_RAY_CACHE=f"{folder}/cache", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.25")
     ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
     yield

@@ -1,0 +1,214 @@
+"""Judge a trained model on a split: exact metrics, intervals, gates, and every prediction.
+
+    document = evaluate(run, dataset, folder, options=job.evaluation, seed=job.seed)
+    document["metrics"]["f1"], document["intervals"]["f1"], document["gates"]
+
+Small splits are scored in this process, larger ones by Ray Data. Law: the document is the same, byte for byte,
+for any partition and any number of workers. `evaluation.json` is written last: without it there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import ClusterError, DataError, StartupRayError, UsageError
+from startup_ray.gates import Gate, check_gates, parse_gate
+from startup_ray.job import EvaluationOptions
+from startup_ray.metrics import Stats, intervals
+from startup_ray.runs import BEST_MODEL, CLASSES, EVALUATION, put_json
+from startup_ray.storage import Folder
+from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
+
+ACTOR_CPUS = 0.9  # below 1, so that a node whose CPUs are counted tightly still takes one
+MAX_BLOCKS = 1_000  # of Ray Data, each with one part or several
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Rows scored so far, of how many."""
+
+    done: int
+    total: int
+
+    @property
+    def text(self) -> str:
+        """What a progress bar says beside the bar."""
+        return f"{self.done:,} of {self.total:,} rows"
+
+
+def ignore(_: Any) -> None:
+    """Progress that nobody watches."""
+
+
+def evaluate(
+    run: Folder,
+    dataset: Dataset,
+    folder: Folder,
+    *,
+    options: EvaluationOptions,
+    split: str = "test",
+    seed: int = 0,
+    on_progress: Callable[[Any], None] = ignore,
+) -> dict[str, Any]:
+    """Score `<run>/model.keras` on a split; write `<folder>/predictions/*.parquet` and `<folder>/evaluation.json`.
+
+    Args:
+        run: where the model and its `classes.json` lie.
+        dataset: whose rows are scored; its classes are matched to the model's by name.
+        folder: of this evaluation.
+        options: average, gates, and above how many rows Ray is used.
+        split: train, val or test.
+        seed: of the intervals' bootstrap.
+        on_progress: called with `Progress` after each part.
+
+    Returns:
+        The document of `startup-ray evaluate --json`. Unmet gates are told in it, not raised.
+
+    Raises:
+        UsageError: no model, one that does not fit the dataset, an empty split, or a gate that cannot be read.
+        DataError: a row is missing from the accounts.
+        ClusterError: Ray lost the workers, or storage cannot be used.
+    """
+    classes = read_classes(run)
+    gates = [parse_gate(text, classes) for text in options.gates]
+    total = _require_rows(dataset, split, classes)
+    predictions = folder / "predictions"
+    task = ScoringTask(run=run, classes=classes, dataset=dataset, split=split, predictions=predictions)
+    parts = _in_process(task) if total <= options.ray_above_rows else _by_ray(task)
+    stats = Stats.empty(len(classes))
+    for part in parts:
+        stats = stats.merge(part)
+        on_progress(Progress(stats.rows()["total"], total))
+    if stats.rows()["total"] != total:
+        raise DataError(f"the accounts do not close: {stats.rows()} for {total} rows", where=str(folder))
+    document = {
+        "evaluation": str(folder),
+        "predictions": str(predictions),
+        "model": run.path(BEST_MODEL),
+        "dataset": str(dataset.folder),
+        "dataset_digest": dataset.digest,
+        "split": split,
+    } | judge(stats, classes, gates, average=options.average, seed=seed)
+    put_json(folder, EVALUATION, document)
+    return document
+
+
+def judge(stats: Stats, classes: tuple[str, ...], gates: list[Gate], *, average: str, seed: int) -> dict[str, Any]:
+    """The part of an evaluation's document that follows from its statistics."""
+    found = stats.per_class()
+    names = ("precision", "recall", "f1", "support")
+    ends = intervals(stats.confusion, seed, average=average)
+    document: dict[str, Any] = {
+        "rows": stats.rows(),
+        "average": average,
+        "metrics": stats.scores(average),
+        "intervals": {name: list(pair) for name, pair in ends.items()},
+        "classes": list(classes),
+        "per_class": [
+            {"class": label} | {name: found[name][i].item() for name in names} for i, label in enumerate(classes)
+        ],
+        "confusion": stats.confusion.tolist(),
+    }
+    return document | {"gates": check_gates(gates, document)}
+
+
+def read_classes(run: Folder) -> tuple[str, ...]:
+    """Names of a model's classes in the order of its logits, from `<run>/classes.json`.
+
+    Raises:
+        UsageError: there is no such list.
+    """
+    try:
+        found = json.loads(run.read(CLASSES))
+    except FileNotFoundError:
+        hint = "run `startup-ray train JOB` first"
+        raise UsageError("no classes.json beside the model", where=str(run), hint=hint) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise UsageError("not a JSON list of class names", where=run.path(CLASSES))
+    return tuple(found)
+
+
+def _require_rows(dataset: Dataset, split: str, classes: tuple[str, ...]) -> int:
+    rows = dataset.splits.get(split, 0)
+    place = str(dataset.folder)
+    if not rows:
+        counts = ", ".join(f"{name} {count}" for name, count in dataset.splits.items())
+        hint = f"its splits: {counts}; see `ingest.split` in the job file"
+        raise UsageError(f"no images in the {split!r} split", where=place, hint=hint)
+    if dataset.classes and not set(dataset.classes) & set(classes):
+        hint = f"dataset: {_some(dataset.classes)}; model: {_some(classes)}"
+        raise UsageError("the dataset and the model have no class in common", where=place, hint=hint)
+    return rows
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _in_process(task: ScoringTask) -> Iterator[Stats]:
+    scorer = open_scorer(task)
+    for part in range(part_count(task.dataset.splits[task.split])):
+        yield scorer.score(part)
+
+
+def _by_ray(task: ScoringTask) -> Iterator[Stats]:
+    """Statistics of each part as they arrive. Ray may score a part twice, but it hands on one answer."""
+    import ray
+
+    parts = part_count(task.dataset.splits[task.split])
+    # A CPU is left to the rest of Ray Data: actors that take all of them starve it.
+    workers = min(parts, max(1, int(ray.cluster_resources().get("CPU", 1)) - 1))
+    numbers = ray.data.from_items([{"part": i} for i in range(parts)], override_num_blocks=min(parts, MAX_BLOCKS))
+    numbers.context.enable_progress_bars = numbers.context.print_on_execution_start = False
+    answers = numbers.map_batches(
+        _ScoringActor,
+        fn_constructor_args=(task,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=ACTOR_CPUS,
+    )
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        for answer in answers.iter_rows():
+            if answer["error"]:
+                raise pickle.loads(answer["error"])  # noqa: S301 - from our own actor, never from storage
+            yield Stats.unpack(answer["stats"])
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().rsplit("\n", 1)[-1]
+        raise ClusterError(f"Ray could not finish the evaluation: {reason}", hint="run it again") from error
+    finally:
+        logger.setLevel(level)
+
+
+class _ScoringActor:
+    """Loads the model once. An error that a user can mend comes back as a value: raised here it would be retried."""
+
+    def __init__(self, task: ScoringTask) -> None:
+        self._opened: Scorer | StartupRayError
+        try:
+            self._opened = open_scorer(task)
+        except StartupRayError as error:
+            self._opened = error
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
+        try:
+            if isinstance(self._opened, StartupRayError):
+                raise self._opened
+            stats = Stats.empty(len(self._opened.task.classes))
+            for part in batch["part"].tolist():
+                stats = stats.merge(self._opened.score(part))
+        except StartupRayError as error:
+            return {"stats": [b""], "error": [pickle.dumps(error)]}
+        return {"stats": [stats.pack()], "error": [b""]}

@@ -1,0 +1,170 @@
+"""Ingest on Ray: the manifest cut into chunks, the chunks fetched by a pool of actors, the seal, `dataset.json`.
+
+    with connect(), hold(folder) as lease:
+        dataset = ingest(job.ingest, folder, lease.fence)
+
+Only names of chunks and small tallies cross Ray's object store; bodies and images stay inside the actor that
+fetches them. Killed at any point and run again, it fetches only the chunks that were not committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from startup_ray.dataset import Dataset, write_dataset
+from startup_ray.errors import StorageError
+from startup_ray.ingest.chunks import LEDGER, names_in, read_part, spool
+from startup_ray.ingest.pool import fetch_chunks, run_task
+from startup_ray.ingest.seal import Sealed, clear_spool, seal
+from startup_ray.ingest.work import Tally, Task
+from startup_ray.job import IngestOptions
+from startup_ray.lease import Fence
+from startup_ray.ledger import SUCCESS, check_law, redact
+from startup_ray.manifest import manifest_digest, open_manifest
+from startup_ray.runs import DATASET, location_of
+from startup_ray.storage import Folder
+
+ROUNDS = 10
+"""Fetch and seal at most so often; a second round is needed only after the manifest has changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an ingest is, in items."""
+
+    total: int
+    done: int
+    ok: int
+    """Of `done`, those that count as success; a duplicate is found later and counts as one."""
+    failed: int
+    rate: float
+    """Items per second since this process began to fetch."""
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return f"{self.done:,} of {self.total:,} items, {self.failed:,} failed, {self.rate:,.0f} items/s"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the manifest is really read, and what may be fetched from beside public addresses."""
+
+    location: str
+    endpoints: tuple[tuple[str, int], ...] = ()
+
+
+def ignore(_: Progress) -> None:
+    """Tell nobody."""
+
+
+def ingest(
+    options: IngestOptions,
+    folder: Folder,
+    fence: Fence,
+    *,
+    on_progress: Callable[[Progress], None] = ignore,
+    chunk_items: int = 512,
+) -> Dataset:
+    """Fetch what a manifest lists into a dataset; run again after a kill it goes on where it was.
+
+    Args:
+        chunk_items: rows of a commit. With another number everything is fetched again.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+        RunHeldError: another process has taken over the folder.
+        StorageError, ClusterError: storage or Ray failed.
+    """
+    fence.check()
+    clear_spool(folder)
+    with _open_source(options.manifest) as source:
+        task = Task(options=options, folder=folder, fence=fence, endpoints=source.endpoints)
+        for _ in range(ROUNDS):
+            chunks, digest = _plan(source, options, folder, chunk_items)
+            folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
+            counter = _Counter(chunks, folder, on_progress)
+            for tally in fetch_chunks(task, [name for name in chunks if name not in counter.committed]):
+                counter.add(tally)
+            sealed: Sealed = run_task(seal, folder, list(chunks), fence)
+            if not sealed.lost:
+                break
+        else:
+            raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
+    check_law(sealed.counts, sealed.items)
+    clear_spool(folder)
+    dataset = _describe(sealed, options, folder, digest)
+    fence.check()
+    write_dataset(dataset)
+    return dataset
+
+
+@contextmanager
+def _open_source(manifest: str) -> Iterator[_Source]:
+    if not manifest.startswith("sample:"):
+        yield _Source(manifest)
+        return
+    from startup_ray.ingest.samples import serve
+
+    with serve(manifest) as sample:
+        yield _Source(sample.manifest, (sample.endpoint,))
+
+
+def _plan(source: _Source, options: IngestOptions, folder: Folder, chunk_items: int) -> tuple[dict[str, int], str]:
+    """Rows of each chunk in order, after spooling those that are not committed, and the manifest's digest."""
+    committed = set(names_in(folder, LEDGER))
+    with open_manifest(source.location) as manifest:
+        chunks = spool(manifest.rows(), folder, chunk_items, committed)
+        digest = manifest.digest()
+    # A sample's own bytes hold its port, another one each time.
+    return chunks, manifest_digest(options.manifest) if source.endpoints else digest
+
+
+def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: str) -> Dataset:
+    return Dataset(
+        folder=folder,
+        digest=sealed.digest,
+        items=sealed.items,
+        counts=sealed.counts,
+        splits=sealed.splits,
+        classes=sealed.classes,
+        image_shape=(*options.image.size, options.image.channels),
+        shards=sealed.shards,
+        manifest=redact(location_of(options.manifest)),
+        manifest_digest=digest,
+    )
+
+
+class _Counter:
+    """Tallies of chunks -> progress. A chunk's newest tally counts, so one that is done again counts once."""
+
+    def __init__(self, chunks: dict[str, int], folder: Folder, on_progress: Callable[[Progress], None]) -> None:
+        self.committed = set(names_in(folder, LEDGER)) & set(chunks)
+        before = [_tally(folder, name) for name in self.committed]
+        self._newest: dict[str, Tally] = {}
+        self._total = sum(chunks.values())
+        self._first = self._done = sum(tally.done for tally in before)
+        self._ok = sum(tally.ok for tally in before)
+        self._began = time.monotonic()
+        self._on_progress = on_progress
+        self._tell()
+
+    def add(self, tally: Tally) -> None:
+        known = self._newest.get(tally.chunk, Tally(chunk=tally.chunk, done=0, ok=0))
+        self._newest[tally.chunk] = tally
+        self._done += tally.done - known.done
+        self._ok += tally.ok - known.ok
+        self._tell()
+
+    def _tell(self) -> None:
+        rate = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        failed = self._done - self._ok
+        self._on_progress(Progress(total=self._total, done=self._done, ok=self._ok, failed=failed, rate=rate))
+
+
+def _tally(folder: Folder, name: str) -> Tally:
+    statuses = read_part(folder, name, ["status"]).table["status"].to_pylist()
+    return Tally(chunk=name, done=len(statuses), ok=sum(status in SUCCESS for status in statuses))

@@ -1,0 +1,133 @@
+"""The pool of fetch actors on Ray Data, and what keeps it quiet and its errors ours.
+
+Ray Data hands chunk names to actors that each own one `Worker`; images are written inside the actor and never
+cross the object store. Calls run as threads of the actor and share its session and its bounds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any, cast
+
+import pyarrow as pa
+
+from startup_ray.errors import ClusterError, StartupRayError
+from startup_ray.ingest.work import Tally, Task, Worker
+
+ACTOR_CPUS = 0.5
+"""Half a CPU for an actor that waits for the network most of the time leaves room for what else must run."""
+CHUNKS_AT_ONCE = 3
+"""Chunks that one actor works on together, so that a slow item at the end of one leaves nothing idle."""
+
+_TALLY = pa.schema([("chunk", pa.string()), ("done", pa.int64()), ("ok", pa.int64())])
+
+
+class _Actor:
+    """A worker in the shape that Ray Data calls: a row of chunk names in, tallies out as they come."""
+
+    def __init__(self, task: Task) -> None:
+        self._worker = Worker(task)
+
+    def __del__(self) -> None:  # Ray Data's word that the pool ends
+        with suppress(AttributeError):  # it never began
+            self._worker.close()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for name in batch["chunk"].to_pylist():
+            for tally in self._worker.process(name):
+                yield pa.Table.from_pylist([asdict(tally)], schema=_TALLY)
+
+
+def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
+    """Have every named chunk committed by a pool of actors, telling now and then how far each is.
+
+    Raises:
+        StorageError, RunHeldError: as a worker raised it.
+        ClusterError: Ray gave up.
+    """
+    if not names:
+        return
+    import ray.data
+
+    node = ray.get_runtime_context().get_node_id() if task.endpoints else ""  # only it reaches its own loopback
+    pool = ray.data.ActorPoolStrategy(
+        size=min(_cpus(node), -(-len(names) // CHUNKS_AT_ONCE)),
+        max_concurrent_calls_per_actor=CHUNKS_AT_ONCE,
+        max_tasks_in_flight_per_actor=2 * CHUNKS_AT_ONCE,
+        enable_true_multi_threading=True,
+    )
+    with _told_as_ours(), _quiet_data():
+        # One block a chunk, because a block is what an actor is handed at a time.
+        chunks = ray.data.from_items([{"chunk": name} for name in names], override_num_blocks=len(names))
+        tallies = chunks.map_batches(
+            _Actor,
+            fn_constructor_args=(task,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=pool,
+            num_cpus=ACTOR_CPUS,
+            label_selector={"ray.io/node-id": node} if node else None,
+        )
+        for batch in tallies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from (Tally(**row) for row in cast("pa.Table", batch).to_pylist())
+
+
+def run_task(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a Ray task of its own, so that its memory is not the driver's.
+
+    Raises:
+        StartupRayError: as the function raised it.
+        ClusterError: Ray gave up.
+    """
+    import ray
+
+    with _told_as_ours():
+        return ray.get(ray.remote(num_cpus=0)(function).remote(*args))
+
+
+def _cpus(node: str) -> int:
+    """Whole CPUs of one node, or of the cluster; at least 1."""
+    import ray
+
+    nodes = [found for found in ray.nodes() if found["Alive"] and node in ("", found["NodeID"])]
+    return max(int(sum(found["Resources"].get("CPU", 0) for found in nodes)), 1)
+
+
+@contextmanager
+def _quiet_data() -> Iterator[None]:
+    """Ray Data without bars, notices and statistics, and with a block for every tally so that progress moves."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.target_max_block_size = 1
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Errors of ours that Ray wrapped on their way as they were raised, Ray's own as ClusterError."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        inner: BaseException | None = error
+        while inner is not None and not (isinstance(inner, StartupRayError) and not isinstance(inner, RayError)):
+            inner = getattr(inner, "cause", None) or inner.__cause__
+        if isinstance(inner, StartupRayError):
+            raise inner from error
+        reason = str(error).strip().rsplit("\n", 1)[-1]
+        raise ClusterError(f"the ingest stopped: {reason}", hint="run it again, it goes on where it was") from error

@@ -1,0 +1,234 @@
+"""The seal: what one chunk cannot know. Repeated ids and bodies, counts, classes and the digest.
+
+    sealed = seal(folder, names, fence)
+    sealed.lost                   # chunks to fetch again before the seal can hold; usually none
+
+Lowest position wins: the first row with an id owns it, later ones become `bad_item`; of images with equal
+sha256 the first is kept, later ones become `duplicate` and lose their place in `images/`. Done again it changes
+nothing, whatever it was killed at: a part's new shard stands before the part names it, and the old one goes
+after. Memory is bounded: rows are sorted by DuckDB, which spills to disk, and parts are touched one at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from startup_ray.dataset import SPLITS, Digest, class_names
+from startup_ray.ingest.chunks import (
+    CHUNKS,
+    IMAGES,
+    LEDGER,
+    Part,
+    names_in,
+    read_part,
+    read_shard,
+    replace_part,
+    write_part,
+)
+from startup_ray.lease import Fence
+from startup_ray.storage import Folder
+
+MEMORY = "512MB"
+REPEATED_ID = "repeats the id of row "
+"""Begins the reason of a row whose id stands earlier; the row is counted from 0."""
+
+_BATCH = 10_000
+
+# First the owner of each id, then, among images whose id is theirs, the owner of each body. `bad` is a row of the
+# manifest that was no item, `was_image` one that has or had pixels.
+_VERDICTS = f"""
+CREATE TABLE verdicts AS
+WITH named AS (
+    SELECT *,
+        status = 'bad_item' AND starts_with(reason, '{REPEATED_ID}') AS was_repeated,
+        CASE WHEN id = '' THEN position ELSE min(position) OVER (PARTITION BY id) END AS id_owner
+    FROM ledger
+), imaged AS (
+    SELECT *, id_owner < position AND (status <> 'bad_item' OR was_repeated) AS is_repeated,
+        status IN ('ok', 'duplicate') AS was_image
+    FROM named
+), owned AS (
+    SELECT *, first(id) OVER body AS owner_id, first(position) OVER body AS owner
+    FROM imaged
+    WINDOW body AS (PARTITION BY sha256, was_image AND NOT is_repeated ORDER BY position
+                    ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+)
+SELECT part, place, status AS old_status, reason AS old_reason,
+    CASE WHEN is_repeated THEN 'bad_item'
+         WHEN was_repeated THEN 'lost'
+         WHEN NOT was_image THEN status
+         WHEN owner < position THEN 'duplicate'
+         WHEN status = 'duplicate' THEN 'lost'
+         ELSE 'ok' END AS status,
+    CASE WHEN is_repeated THEN '{REPEATED_ID}' || id_owner
+         WHEN was_image AND owner < position THEN owner_id
+         ELSE reason END AS reason
+FROM owned
+"""  # noqa: S608 - no outside value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What the seal found. With `lost` chunks the rest is empty."""
+
+    lost: tuple[str, ...] = ()
+    """Chunks without a commit: never fetched, or an image is needed again that an earlier manifest made needless."""
+    items: int = 0
+    counts: dict[str, int]
+    splits: dict[str, int]
+    classes: tuple[str, ...] = ()
+    digest: str = ""
+    shards: tuple[str, ...] = ()
+
+
+def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
+    """Settle the committed chunks of a manifest, whose names in order are given.
+
+    Raises:
+        RunHeldError: another process has taken over the folder.
+        StorageError: storage cannot be read or written.
+    """
+    fence.check()
+    _remove_strangers(folder, names)
+    lost = _without_images(folder, names)
+    if not lost:
+        with _database() as database:
+            _load_ledger(database, folder, names)
+            database.execute(_VERDICTS)
+            lost = [
+                names[part] for (part,) in _rows(database, "SELECT DISTINCT part FROM verdicts WHERE status = 'lost'")
+            ]
+            if not lost:
+                _demote(database, folder, names, fence)
+                _remove_orphans(folder, names)
+                return _summary(database, folder, names)
+    fence.check()
+    for name in lost:
+        folder.delete(f"{LEDGER}/{name}.parquet")
+    return Sealed(lost=tuple(sorted(lost)), counts={}, splits={})
+
+
+def clear_spool(folder: Folder) -> None:
+    """Remove what was still to be fetched; these files hold URLs with their secrets."""
+    folder.delete(CHUNKS)
+
+
+def _remove_strangers(folder: Folder, names: Sequence[str]) -> None:
+    """Commits that are no part of this manifest: left by an earlier state of it."""
+    ours = set(names)
+    for name in names_in(folder, LEDGER):
+        if name not in ours:
+            folder.delete(f"{LEDGER}/{name}.parquet")
+
+
+def _without_images(folder: Folder, names: Sequence[str]) -> list[str]:
+    """Chunks without a commit, or whose shard has gone."""
+    committed, shards = set(names_in(folder, LEDGER)), {"", *names_in(folder, IMAGES)}
+    return [name for name in names if name not in committed or _shard_of(folder, name) not in shards]
+
+
+def _shard_of(folder: Folder, name: str) -> str:
+    return read_part(folder, name, ["status"]).shard
+
+
+def _remove_orphans(folder: Folder, names: Sequence[str]) -> None:
+    named = {_shard_of(folder, name) for name in names}
+    for shard in names_in(folder, IMAGES):
+        if shard not in named:
+            folder.delete(f"{IMAGES}/{shard}.parquet")
+
+
+@contextmanager
+def _database() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory(prefix="startup-ray-seal-") as spill:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "threads": 1,
+            "temp_directory": spill,
+        }
+        with duckdb.connect(":memory:", config=config) as database:
+            yield database
+
+
+def _load_ledger(database: Any, folder: Folder, names: Sequence[str]) -> None:
+    database.execute(
+        "CREATE TABLE ledger (position BIGINT, part INTEGER, place INTEGER, "
+        "id VARCHAR, status VARCHAR, reason VARCHAR, sha256 VARCHAR)"
+    )
+    position = 0
+    for part, name in enumerate(names):
+        table = read_part(folder, name, ["id", "status", "reason", "sha256"]).table
+        place = pa.array(range(table.num_rows), pa.int32())
+        database.register("fresh", table.append_column("place", place))
+        database.execute(
+            "INSERT INTO ledger SELECT ? + place, ?, place, id, status, reason, sha256 FROM fresh", [position, part]
+        )
+        database.unregister("fresh")
+        position += table.num_rows
+
+
+def _demote(database: Any, folder: Folder, names: Sequence[str], fence: Fence) -> None:
+    changed = _rows(
+        database,
+        "SELECT part, place, status, reason FROM verdicts "
+        "WHERE status <> old_status OR reason <> old_reason ORDER BY part, place",
+    )
+    for part, rows in groupby(changed, key=lambda row: row[0]):
+        fence.check()
+        _rewrite(folder, names[part], {place: (status, reason) for _, place, status, reason in rows})
+
+
+def _rewrite(folder: Folder, name: str, verdicts: dict[int, tuple[str, str]]) -> None:
+    """Commit a part anew with these states and reasons by row, its shard without the images that went."""
+    old = read_part(folder, name)
+    before = old.table["status"].to_pylist()
+    reasons = old.table["reason"].to_pylist()
+    after = list(before)
+    for place, (status, reason) in verdicts.items():
+        after[place], reasons[place] = status, reason
+    table = old.table
+    for column, values in (("status", after), ("reason", reasons)):
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array(values, pa.string()))
+    kept = [now == "ok" for was, now in zip(before, after, strict=True) if was == "ok"]
+    if all(kept):
+        replace_part(folder, name, Part(table, old.shard))
+        return
+    images = read_shard(folder, old.shard).filter(pa.array(kept))
+    write_part(folder, name, table, images)
+    folder.delete(f"{IMAGES}/{old.shard}.parquet")
+
+
+def _summary(database: Any, folder: Folder, names: Sequence[str]) -> Sealed:
+    database.execute("CREATE TABLE images (id VARCHAR, sha256 VARCHAR, label VARCHAR, split VARCHAR)")
+    shards = [shard for name in names if (shard := _shard_of(folder, name))]
+    for shard in shards:
+        database.register("fresh", read_shard(folder, shard, ["id", "sha256", "label", "split"]))
+        database.execute("INSERT INTO images SELECT id, sha256, label, split FROM fresh")
+        database.unregister("fresh")
+    digest = Digest()
+    digest.update(_rows(database, "SELECT id, sha256, label, split FROM images ORDER BY id"))
+    counts = dict(_rows(database, "SELECT status, count(*) FROM verdicts GROUP BY status"))
+    splits = dict(_rows(database, "SELECT split, count(*) FROM images GROUP BY split"))
+    labels = _rows(database, "SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
+    return Sealed(
+        items=sum(counts.values()),
+        counts=dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))),
+        splits={split: splits.get(split, 0) for split in SPLITS},
+        classes=class_names(label for (label,) in labels),
+        digest=digest.text(),
+        shards=tuple(f"{shard}.parquet" for shard in shards),
+    )
+
+
+def _rows(database: Any, query: str) -> Iterator[Any]:
+    cursor = database.cursor().execute(query)
+    while rows := cursor.fetchmany(_BATCH):
+        yield from rows

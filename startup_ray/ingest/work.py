@@ -1,0 +1,167 @@
+"""One worker's share of an ingest: chunks to commits. It owns an event loop in a thread, and decodes outside it.
+
+    worker = Worker(task)
+    for tally in worker.process("000003-5f3a..."):      # may be called from several threads at once
+        ...                                             # Tally(chunk, done, ok), growing; the last after the commit
+    worker.close()
+
+Several chunks at once share one session and its bounds, so that a slow host at the end of one chunk does not
+leave the line idle. A body that waits to be decoded counts as an open request: decoding holds back fetching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from startup_ray.dataset import split_of
+from startup_ray.ingest.chunks import commit, read_spool
+from startup_ray.ingest.decode import Decoded, decode, encode_png
+from startup_ray.ingest.fetch import Fetched, Fetcher
+from startup_ray.ingest.guard import Guard
+from startup_ray.items import BadRow, Item
+from startup_ray.job import IngestOptions
+from startup_ray.lease import Fence
+from startup_ray.ledger import SUCCESS, Outcome, redact
+from startup_ray.storage import Folder
+
+TELL_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every worker of an ingest is told; it pickles."""
+
+    options: IngestOptions
+    folder: Folder
+    fence: Fence
+    endpoints: tuple[tuple[str, int], ...] = ()
+    """(address, port) pairs that may be fetched from although they are not public."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How far a chunk is."""
+
+    chunk: str
+    done: int
+    ok: int
+
+
+class Worker:
+    """Fetches, decodes and commits chunks until it is closed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fetch")
+        self._thread.start()
+        self._fetcher: Fetcher = self._submit(self._open()).result()
+
+    def process(self, name: str) -> Iterator[Tally]:
+        """Commit one chunk, telling now and then how far it is.
+
+        Raises:
+            RunHeldError: another process has taken over the folder.
+            StorageError: the commit cannot be written.
+        """
+        rows = read_spool(self._task.folder, name)
+        outcomes: dict[int, Outcome] = {i: _refused(row) for i, row in enumerate(rows) if isinstance(row, BadRow)}
+        images: dict[int, dict[str, Any]] = {}
+        ok, told = 0, time.monotonic()
+        for i, fetched in self._fetch(rows):
+            outcomes[i], image = self._finish(rows[i], fetched)
+            ok += outcomes[i].status in SUCCESS
+            if image is not None:
+                images[i] = image
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                yield Tally(chunk=name, done=len(outcomes), ok=ok)
+        self._task.fence.check()
+        commit(self._task.folder, name, [outcomes[i] for i in sorted(outcomes)], [images[i] for i in sorted(images)])
+        yield Tally(chunk=name, done=len(outcomes), ok=ok)
+
+    def close(self) -> None:
+        """Close the session and end the thread."""
+        self._submit(self._fetcher.__aexit__(None, None, None)).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _open(self) -> Fetcher:
+        fetch = self._task.options.fetch
+        return await Fetcher(fetch, Guard(fetch.allow_private, self._task.endpoints)).__aenter__()
+
+    def _submit(self, coroutine: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _fetch(self, rows: Sequence[Item | BadRow]) -> Iterator[tuple[int, Fetched]]:
+        """Index and end of each item, as they arrive; a body keeps its room until the next is asked for."""
+        arrived: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
+        items = [(i, row.url) for i, row in enumerate(rows) if isinstance(row, Item)]
+
+        async def fetch_one(index: int, url: str) -> None:
+            arrived.put((index, await self._fetcher.fetch(url)))
+
+        async def fetch_all() -> None:
+            async with asyncio.TaskGroup() as group:
+                for index, url in items:
+                    group.create_task(fetch_one(index, url))
+
+        everything = self._submit(fetch_all())
+        everything.add_done_callback(lambda _: arrived.put(None))  # so that a fault of ours cannot leave us waiting
+        try:
+            while (arrival := arrived.get()) is not None:
+                yield arrival
+                self._loop.call_soon_threadsafe(self._fetcher.release, arrival[1])
+            everything.result()
+        finally:
+            everything.cancel()
+
+    def _finish(self, row: Item | BadRow, fetched: Fetched) -> tuple[Outcome, dict[str, Any] | None]:
+        """Row of the ledger, and of the images if it became one."""
+        assert isinstance(row, Item)
+        sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
+        options = self._task.options
+        decoded = (
+            decode(fetched.body, options.image, options.fetch.max_pixels)
+            if fetched.body is not None
+            else Decoded(status=fetched.status, reason=fetched.reason)
+        )
+        outcome = Outcome(
+            id=row.id,
+            url=redact(row.url),
+            status=decoded.status,
+            reason=decoded.reason,
+            http_status=fetched.http_status,
+            attempts=fetched.attempts,
+            bytes=fetched.size,
+            sha256=sha256,
+            elapsed_s=fetched.elapsed_s,
+        )
+        if decoded.pixels is None or sha256 is None:
+            return outcome, None
+        split = row.split or split_of(sha256, options.split)
+        size = {"width": decoded.width, "height": decoded.height}
+        image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size}
+        return outcome, image | {"image": encode_png(decoded.pixels)}
+
+
+def _refused(row: BadRow) -> Outcome:
+    return Outcome(id=row.id, url=row.url, status=row.status, reason=row.reason)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -1,0 +1,86 @@
+"""Curves as inline SVG whose colours are CSS variables, so that one drawing serves light, dark and print."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# matplotlib knows no CSS variables: these stand for them until the text is written.
+_INK, _RULE = "#010203", "#010204"
+_SERIES = ("#010205", "#010206", "#010207")
+_CSS = {
+    _INK: "currentColor",
+    _RULE: "var(--rule)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES, 1)},
+}
+_STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
+    "svg.fonttype": "none",  # text stays text, in the page's own font
+    "svg.hashsalt": "startup_ray",  # the same values give the same bytes
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _RULE,
+}
+
+
+def curves(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, title: str, key: str) -> str:
+    """Lines over epochs as an `<svg>` element; empty if no record has a value.
+
+    Args:
+        history: records of epochs, in order (see `runs.read_history`).
+        series: what to draw: keys of a record by their labels; at most three.
+        title: what a screen reader says.
+        key: letters and digits that no other drawing of the page has; ids begin with it.
+    """
+    lines = {label: _points(history, name) for label, name in series.items()}
+    if not any(lines.values()):
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        for colour, (label, points) in zip(_SERIES, lines.items(), strict=False):
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.8, marker=_marker(points))
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.grid(axis="y", linewidth=0.6)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1.4, columnspacing=1.6)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(stream.getvalue(), title, key)
+
+
+def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(record["epoch"], record[name]) for record in history if record.get(name) is not None]
+
+
+def _marker(points: Sequence[Any]) -> str | None:
+    return "o" if len(points) == 1 else None  # one point makes no line
+
+
+def _inline(text: str, title: str, key: str) -> str:
+    """A drawing that can stand in a page beside others: no prologue, ids of its own, colours by name."""
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r'(href="|url\()#', rf"\1#{key}-", body)
+    body = re.sub(
+        r'(<svg [^>]*?)width="[^"]*" ?', r"\1", re.sub(r'(<svg [^>]*?)height="[^"]*" ?', r"\1", body, count=1), count=1
+    )
+    for colour, name in _CSS.items():
+        body = body.replace(colour, name)
+    # A font list written by matplotlib names fonts of the machine that drew.
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,1 @@
+"""Training: models, programs, the loop, and the edge to Ray Train."""

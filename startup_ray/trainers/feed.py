@@ -1,0 +1,105 @@
+"""Which rows a step trains on, and how they get there before they are asked for.
+
+The order of an epoch is one permutation for the global batch, a function of (seed, epoch) alone: step s trains on
+rows s*B to (s+1)*B of it, and worker r of W takes r*B//W to (r+1)*B//W of those. No worker count changes it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from startup_ray.trainers.loop import Chunk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """Images uint8 [N, H, W, C] and labels int32 [N], -1 where there is none; a worker's share of each step."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    global_batch: int
+    seed: int
+    rank: int
+    world: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of this worker in a step."""
+        low, high = share(self.global_batch, self.rank, self.world)
+        return high - low
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches of labelled rows; the tail of the permutation is dropped."""
+        return int((self.labels >= 0).sum()) // self.global_batch
+
+    def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, np.ndarray, np.ndarray]]:
+        """Each chunk with its images uint8 [count, rows, H, W, C] and labels int32 [count, rows]."""
+        labelled = np.flatnonzero(self.labels >= 0)
+        low, high = share(self.global_batch, self.rank, self.world)
+        epoch, order = -1, labelled
+        for chunk in chunks:
+            if chunk.epoch != epoch:
+                epoch, order = chunk.epoch, labelled[epoch_order(self.seed, chunk.epoch, len(labelled))]
+            first = chunk.first - chunk.epoch * self.steps_per_epoch
+            wanted = order[first * self.global_batch : (first + chunk.count) * self.global_batch]
+            places = wanted.reshape(chunk.count, self.global_batch)[:, low:high]
+            yield chunk, self.images[places], self.labels[places]
+
+
+def share(rows: int, rank: int, world: int) -> tuple[int, int]:
+    """Where worker `rank` of `world` begins and ends in a batch: shares differ by one row at most."""
+    return rank * rows // world, (rank + 1) * rows // world
+
+
+def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """Permutation int64 [rows], the same on every worker and in every attempt."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T]:
+    """The same items, prepared in a thread while the caller works on earlier ones; at most `depth` wait."""
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    is_closed = threading.Event()
+
+    def fill() -> None:
+        failure: BaseException | None = None
+        try:
+            for item in items:
+                if not _put(ready, (item, None), is_closed):
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            failure = error
+        _put(ready, (None, failure or StopIteration()), is_closed)
+
+    thread = threading.Thread(target=fill, daemon=True, name="prefetch")
+    thread.start()
+    try:
+        while True:
+            item, failure = ready.get()
+            if isinstance(failure, StopIteration):
+                return
+            if failure is not None:
+                raise failure
+            yield item  # type: ignore[misc]
+    finally:
+        is_closed.set()
+        thread.join()
+
+
+def _put(ready: queue.Queue[T], item: T, is_closed: threading.Event) -> bool:
+    while not is_closed.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+        return True
+    return False

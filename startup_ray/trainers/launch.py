@@ -1,0 +1,243 @@
+"""Training on Ray Train: what must hold before it starts, the workers, and their result as our values.
+
+    document = train(dataset, folder, lease.fence, model=job.model, training=job.training,
+                     scaling=job.scaling, seed=job.seed, on_progress=print)
+
+Run again on the same folder it goes on from the last checkpoint. Ray's own storage is a temporary folder: what
+lasts is in the run's folder, written by rank 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.queue import Empty, Queue
+
+from startup_ray.dataset import Dataset, read_split
+from startup_ray.errors import ClusterError, StartupRayError, TrainingError, UsageError
+from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.lease import Fence
+from startup_ray.runs import BEST_MODEL, EXIT, put_json
+from startup_ray.storage import Folder
+from startup_ray.trainers import checkpoint
+from startup_ray.trainers.backend import KerasConfig, worker_environment
+from startup_ray.trainers.models import feature_shape
+from startup_ray.trainers.worker import Task, TrainProgress, work
+
+log = logging.getLogger("startup_ray")
+
+CONTROLLER_FAILURES = 3
+"""Tries to get the workers started, a minute each; Ray's default is without limit."""
+
+
+def ignore(progress: TrainProgress) -> None:
+    """Tell nobody."""
+
+
+def train(
+    dataset: Dataset,
+    folder: Folder,
+    fence: Fence,
+    *,
+    model: CnnOptions,
+    training: TrainingOptions,
+    scaling: ScalingOptions,
+    seed: int,
+    on_progress: Callable[[TrainProgress], None] = ignore,
+) -> dict[str, Any]:
+    """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`.
+
+    Args:
+        fence: the right to write `folder`; checked before each commit.
+        on_progress: called in a thread of this process.
+
+    Returns:
+        The document that `train` prints.
+
+    Raises:
+        UsageError: dataset and options do not fit.
+        ClusterError: the cluster has too few CPUs, or the storage fails.
+        TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
+        KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
+    """
+    preflight(dataset, training=training, scaling=scaling)
+    feature_shape(dataset.image_shape, model)
+    found = checkpoint.newest(folder, note=log.warning)
+    if found:
+        log.info("train: going on from step %d", found.position.step)
+    task = Task(dataset=dataset, folder=folder, fence=fence, model=model, training=training, scaling=scaling, seed=seed)
+    with _listening(on_progress) as emit, tempfile.TemporaryDirectory(prefix="startup-ray-") as storage:
+        outcome = _fit(task, emit, storage)
+    if isinstance(outcome, StartupRayError):
+        raise outcome
+    document = {
+        "run": str(folder),
+        "model": folder.path(BEST_MODEL),
+        "kind": model.kind,
+        "dataset": dataset.digest,
+        "workers": scaling.workers,
+        "resumed_from": found.position.step if found else None,
+        **outcome,
+    }
+    fence.check()
+    put_json(folder, EXIT, document)
+    return document
+
+
+def preflight(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOptions) -> None:
+    """See that data, options and cluster fit, before anything is started.
+
+    Raises:
+        UsageError: no labels, one class, or not: labelled rows >= global_batch >= workers.
+        ClusterError: more CPUs asked for than the cluster has.
+    """
+    _require_rows(dataset, training, scaling)
+    free = [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    wanted = scaling.workers * scaling.threads_per_worker
+    if sum(math.floor(cpus / scaling.threads_per_worker) for cpus in free) < scaling.workers:
+        raise ClusterError(
+            f"training asks for {wanted} CPUs ({scaling.workers} workers of {scaling.threads_per_worker}), "
+            f"the cluster has {sum(free):g}" + (f" on {len(free)} nodes" if len(free) > 1 else ""),
+            hint="lower scaling.workers or scaling.threads_per_worker, or join a larger cluster with --address",
+        )
+
+
+def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> None:
+    where, batch = str(dataset.folder), training.global_batch
+    if len(dataset.classes) < 2:
+        names = f"only the class {dataset.classes[0]!r}" if dataset.classes else "no labels"
+        hint = "give the manifest's items a `label` each, of two classes at least"
+        raise UsageError(f"the dataset has {names}: there is nothing to tell apart", where=where, hint=hint)
+    labels = read_split(dataset, "train", ["label"])["label"]
+    rows = len(labels) - labels.null_count
+    if rows < batch:
+        raise UsageError(
+            f"training.global_batch is {batch}, the train split has {rows} labelled rows",
+            where=where,
+            hint=f"set training.global_batch to {rows} or less, or ingest more images",
+        )
+    if batch < scaling.workers:
+        raise UsageError(
+            f"training.global_batch is {batch}, too few for {scaling.workers} workers: each needs a row",
+            hint=f"set training.global_batch to {scaling.workers} or more, or lower scaling.workers",
+        )
+
+
+def _fit(task: Task, emit: Callable[[TrainProgress], None], storage: str) -> dict[str, Any] | StartupRayError:
+    """Ray Train's result, or error, as our own."""
+    scaling = task.scaling
+    run_config: Any = RunConfig(
+        name="train",
+        storage_path=storage,
+        failure_config=FailureConfig(
+            max_failures=scaling.max_failures,
+            max_preemption_failures=scaling.max_failures,
+            controller_failure_limit=CONTROLLER_FAILURES,
+        ),
+        worker_runtime_env={"env_vars": worker_environment(scaling.threads_per_worker)},
+        logging_config=LoggingConfig(log_level="ERROR"),
+    )
+    trainer = DataParallelTrainer(
+        _on_worker,
+        train_loop_config={"task": task, "emit": emit},
+        backend_config=KerasConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=scaling.workers, resources_per_worker={"CPU": scaling.threads_per_worker}
+        ),
+        run_config=run_config,
+    )
+    with _interruptible():
+        try:
+            result: Any = trainer.fit()
+        except (ray.train.TrainingFailedError, RayError) as error:
+            raise _explain(error, task.folder) from error
+    outcome: dict[str, Any] | StartupRayError = result.return_value
+    return outcome
+
+
+def _on_worker(config: dict[str, Any]) -> dict[str, Any] | StartupRayError:
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    emit = config["emit"] if rank == 0 else ignore
+    try:
+        return work(config["task"], rank=rank, world=world, emit=emit)
+    except StartupRayError:
+        raise
+    except Exception as error:
+        # TensorFlow's errors would make driver and controller import TensorFlow to read them.
+        reason = str(error).strip().split("\n", 1)[0]
+        raise RuntimeError(f"{type(error).__name__}: {reason}") from error
+
+
+def _explain(error: Exception, folder: Folder) -> StartupRayError:
+    """What a user can act on, in one line; the rest is its __cause__."""
+    hint = "run the same command again to go on from the last checkpoint; -v shows the whole error"
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        # A worker that died is the cause; that others could not reach it is not.
+        causes = {rank: _root(failure) for rank, failure in failures.items()}
+        rank, cause = min(causes.items(), key=lambda item: (not isinstance(item[1], RayError), item[0]))
+        if isinstance(cause, StartupRayError):
+            return cause
+        return TrainingError(f"worker {rank} failed: {_one_line(cause)}", where=str(folder), hint=hint)
+    cause = getattr(error, "controller_failure", error)
+    return ClusterError(f"Ray could not run the workers: {_one_line(cause)}", where=str(folder), hint=hint)
+
+
+def _root(failure: Any) -> Any:
+    """What Ray Train has wrapped: an error of the train function, or of the watch over its process."""
+    return getattr(failure, "_base_exc", None) or getattr(failure, "health_check_failure", None) or failure
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "its process died"
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as KeyboardInterrupt: Ray Train's handler ends the workers, then asks to leave with exit code 0."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if is_main else None
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callable[[TrainProgress], None]]:
+    """A function for rank 0 to call, wherever it runs; what it is told arrives at `on_progress` here."""
+    progress: Any = Queue(actor_options={"num_cpus": 0})
+    is_over = threading.Event()
+
+    def listen() -> None:
+        with suppress(RayError):  # Ray is gone: the one who waits for the result will say so
+            while not (is_over.is_set() and progress.empty()):
+                with suppress(Empty):
+                    on_progress(progress.get(timeout=0.2))
+
+    thread = threading.Thread(target=listen, daemon=True, name="progress")
+    thread.start()
+    try:
+        # Sent and forgotten: training does not wait for the one who watches.
+        yield lambda item: progress.actor.put_nowait.remote(item) and None
+    finally:
+        is_over.set()
+        thread.join()
+        progress.shutdown(force=True)

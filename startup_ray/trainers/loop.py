@@ -1,0 +1,168 @@
+"""The loop: chunks of steps, epochs, and when to save. It knows no model and no storage.
+
+    for chunk in chunks(plan, step=0):      # at most `steps_per_call` steps, never across an epoch's or save's end
+        ...
+    run(plan, START, steps, batches, hooks)
+
+Law: where chunks are cut changes no result. Every step computes the same and sums are added one step at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from startup_ray.errors import TrainingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    epochs: int
+    steps_per_epoch: int
+    steps_per_call: int
+    checkpoint_every_steps: int
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Steps `first` to `first + count - 1` of one epoch, counted from 0 over the whole run."""
+
+    epoch: int
+    first: int
+    count: int
+    ends_epoch: bool
+    saves: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Steps and epochs that are done, and the sums of the epoch that is not."""
+
+    step: int
+    epoch: int
+    sums: tuple[float, ...] = ()
+
+
+START = Position(step=0, epoch=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls; each is called by all workers at the same places."""
+
+    on_chunk: Callable[[Position, int, float], None]
+    """After each chunk: position, steps of the chunk, seconds they took."""
+    on_epoch: Callable[[Position], None]
+    """With the last position of the epoch, its sums complete and its number already counted."""
+    on_save: Callable[[Position], None]
+
+
+def chunks(plan: Plan, step: int) -> Iterator[Chunk]:
+    """All chunks from `step` to the end of the run."""
+    while step < plan.steps:
+        epoch = step // plan.steps_per_epoch
+        to_epoch = (epoch + 1) * plan.steps_per_epoch - step
+        to_save = plan.checkpoint_every_steps - step % plan.checkpoint_every_steps
+        count = min(plan.steps_per_call, to_epoch, to_save)
+        ends_epoch = count == to_epoch
+        yield Chunk(epoch=epoch, first=step, count=count, ends_epoch=ends_epoch, saves=ends_epoch or count == to_save)
+        step += count
+
+
+def run(
+    position: Position,
+    steps: Callable[[Any, Any], Any],
+    batches: Iterable[tuple[Chunk, Any, Any]],
+    hooks: Hooks,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Position:
+    """Train on `batches` from `position` to their end.
+
+    Args:
+        steps: images [k, b, ...], labels [k, b] -> float [k, sums], whose first sum is the loss (see `many_steps`).
+        batches: each chunk with its images and labels, from `position` on.
+
+    Raises:
+        TrainingError: a loss is not finite; nothing of its chunk is saved.
+    """
+    for chunk, images, labels in batches:
+        began = clock()
+        per_step = np.asarray(steps(images, labels), np.float64)
+        seconds = clock() - began
+        position = Position(
+            step=chunk.first + chunk.count,
+            epoch=chunk.epoch + int(chunk.ends_epoch),
+            sums=_add(position.sums, per_step, chunk.first),
+        )
+        hooks.on_chunk(position, chunk.count, seconds)
+        if chunk.ends_epoch:
+            hooks.on_epoch(position)
+            position = Position(step=position.step, epoch=position.epoch)
+        if chunk.saves:
+            hooks.on_save(position)
+    return position
+
+
+def many_steps(step: Callable[[Any, Any], Any], rows: int, image_shape: tuple[int, int, int], sums: int) -> Any:
+    """Many steps in one `tf.function`: uint8 [k, rows, H, W, C], int32 [k, rows] -> float32 [k, sums].
+
+    k is free, so the graph is traced once: a chunk cut short costs no second trace.
+    """
+    import tensorflow as tf
+
+    def fold(images: Any, labels: Any) -> Any:
+        count = tf.shape(labels)[0]
+        results = tf.TensorArray(tf.float32, size=count, element_shape=[sums])
+
+        def body(i: Any, results: Any) -> tuple[Any, Any]:
+            return i + 1, results.write(i, step(images[i], labels[i]))
+
+        # One iteration at a time: a step reads the weights that the step before has written.
+        _, results = tf.while_loop(lambda i, _: i < count, body, (0, results), parallel_iterations=1)
+        return results.stack()
+
+    signature = [tf.TensorSpec([None, rows, *image_shape], tf.uint8), tf.TensorSpec([None, rows], tf.int32)]
+    return tf.function(fold, input_signature=signature, autograph=False)
+
+
+class Speed:
+    """Images per second of an attempt, without its first chunk, in which TensorFlow builds the graph."""
+
+    def __init__(self, rows_per_step: int) -> None:
+        self._rows_per_step = rows_per_step
+        self._first: tuple[int, float] | None = None
+        self._steps, self._seconds = 0, 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        if self._first is None:
+            self._first = (steps, seconds)
+        else:
+            self._steps, self._seconds = self._steps + steps, self._seconds + seconds
+
+    @property
+    def images_per_s(self) -> float:
+        steps, seconds = (self._steps, self._seconds) if self._steps else self._first or (0, 0.0)
+        return steps * self._rows_per_step / seconds if seconds else 0.0
+
+
+def _add(sums: tuple[float, ...], per_step: np.ndarray, first: int) -> tuple[float, ...]:
+    """Add one step after the other: a sum by halves, as numpy does it, would depend on where chunks are cut."""
+    bad = np.flatnonzero(~np.isfinite(per_step).all(axis=1))
+    if bad.size:
+        raise TrainingError(
+            f"training diverged: the loss of step {first + int(bad[0]) + 1} is not finite",
+            hint="lower training.learning_rate",
+        )
+    total = np.array(sums) if sums else np.zeros(per_step.shape[1])
+    for row in per_step:
+        total = total + row
+    return tuple(float(value) for value in total)

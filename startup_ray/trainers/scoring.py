@@ -1,0 +1,187 @@
+"""A trained classifier over one split, in parts: statistics back, predictions to storage.
+
+    scorer = open_scorer(task)
+    stats = scorer.score(part)          # writes predictions/000000000000-000000004096.parquet
+
+Law: inference batches are fixed ranges of id order, on one CPU thread, so a part gives the same bytes whoever
+scores it, and scoring it twice does no harm. TensorFlow is imported only where a model is opened, so that a driver
+can hand out tasks without it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import UsageError
+from startup_ray.metrics import Stats, row_losses, softmax
+from startup_ray.runs import BEST_MODEL
+from startup_ray.storage import Folder
+from startup_ray.trainers.cache import Rows, open_split
+
+BATCH_ROWS = 256
+PART_ROWS = 16 * BATCH_ROWS
+
+PREDICTIONS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("id", "label", "predicted")),
+        pa.field("scores", pa.list_(pa.float32())),
+        pa.field("loss", pa.float64()),
+    ]
+)
+"""`scores` are probabilities in the order of the model's classes; null is what a row does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringTask:
+    """What is to be scored; the same for all workers."""
+
+    run: Folder
+    """Holds the model."""
+    classes: tuple[str, ...]
+    """The model's, in the order of its logits."""
+    dataset: Dataset
+    split: str
+    predictions: Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A loaded model over an opened split."""
+
+    task: ScoringTask
+    logits_of: Callable[[Any], Any]
+    """uint8 [N, H, W, C] -> float32 tensor [N, classes]."""
+    rows: Rows
+    class_of: np.ndarray
+    """int64 [dataset classes + 1]: the model's class by the dataset's; the last entry is for no label."""
+
+    def score(self, part: int) -> Stats:
+        """Score rows [part * PART_ROWS, (part + 1) * PART_ROWS) of id order and store their predictions."""
+        start = part * PART_ROWS
+        stop = min(start + PART_ROWS, len(self.rows))
+        batches = [self.rows.images[i : min(i + BATCH_ROWS, stop)] for i in range(start, stop, BATCH_ROWS)]
+        logits = np.concatenate([np.asarray(self.logits_of(batch)) for batch in batches])
+        labels = self.class_of[self.rows.labels[start:stop]]
+        self._store(start, labels, logits)
+        return Stats.empty(len(self.task.classes)).update(labels, logits)
+
+    def _store(self, start: int, labels: np.ndarray, logits: np.ndarray) -> None:
+        stop = start + len(labels)
+        names = pa.array([*self.task.dataset.classes, None], pa.string())
+        finite = np.isfinite(logits).all(axis=1)
+        scored = finite & (labels >= 0) & (labels < len(self.task.classes))
+        losses = np.zeros(len(labels))
+        losses[scored] = row_losses(labels[scored], logits[scored])
+        predicted = np.where(finite, logits.argmax(axis=1), 0)
+        columns = [
+            pa.array(self.rows.ids[start:stop], pa.string()),
+            names.take(pa.array(self.rows.labels[start:stop].astype(np.int64) % len(names))),
+            pa.array(self.task.classes, pa.string()).take(pa.array(predicted, mask=~finite)),
+            pa.array(list(softmax(logits).astype(np.float32)), pa.list_(pa.float32())),
+            pa.array(losses, mask=~scored),
+        ]
+        stream = io.BytesIO()
+        pq.write_table(pa.table(columns, schema=PREDICTIONS), stream)
+        self.task.predictions.put_whole(f"{start:012d}-{stop:012d}.parquet", stream.getvalue())
+
+
+def part_count(rows: int) -> int:
+    """Parts that a split of so many rows has."""
+    return -(-rows // PART_ROWS)
+
+
+def open_scorer(task: ScoringTask) -> Scorer:
+    """Load the model and open the split.
+
+    Raises:
+        UsageError: no model is there, or it does not fit the images or the classes.
+        StorageError: model or dataset cannot be read.
+    """
+    _use_one_thread()
+    model = load_model(task.run, BEST_MODEL)
+    _require_fit(model, task)
+    index = {name: i for i, name in enumerate(task.classes)}
+    class_of = [*(index.get(name, len(index)) for name in task.dataset.classes), -1]
+    return Scorer(
+        task=task,
+        logits_of=_compiled(model, task.dataset.image_shape),
+        rows=open_split(task.dataset, task.split),
+        class_of=np.asarray(class_of, np.int64),
+    )
+
+
+def load_model(folder: Folder, name: str) -> Any:
+    """A Keras model from a run's folder; in safe mode, so a file cannot bring code.
+
+    Raises:
+        UsageError: there is none, or the file is not one that Keras reads.
+    """
+    import keras
+
+    place = folder.path(name)
+    try:
+        data = folder.read(name)
+    except FileNotFoundError:
+        raise UsageError("no model here", where=place, hint="run `startup-ray train JOB` first") from None
+    # Keras reads models from local files only.
+    handle, path = tempfile.mkstemp(suffix=".keras")
+    try:
+        with open(handle, "wb") as stream:
+            stream.write(data)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, json.JSONDecodeError) as error:
+        reason = str(error).replace(path, name).strip().split("\n", 1)[0]
+        raise UsageError(f"Keras cannot load this model: {reason}", where=place) from error
+    finally:
+        os.unlink(path)
+
+
+def _require_fit(model: Any, task: ScoringTask) -> None:
+    place = task.run.path(BEST_MODEL)
+    images, classes = task.dataset.image_shape, len(task.classes)
+    takes, gives = model.input_shape, model.output_shape
+    if not isinstance(takes, tuple) or not _fits(takes[1:], images):
+        hint = "set `ingest.image` to what the model was trained on"
+        raise UsageError(f"the model takes images of shape {_shape(takes)}, not {images}", where=place, hint=hint)
+    if not isinstance(gives, tuple) or gives[1:] != (classes,):
+        raise UsageError(f"the model gives scores of shape {_shape(gives)}, not ({classes},)", where=place)
+
+
+def _fits(wanted: tuple[int | None, ...], given: tuple[int, ...]) -> bool:
+    return len(wanted) == len(given) and all(want in (None, have) for want, have in zip(wanted, given, strict=True))
+
+
+def _shape(found: Any) -> str:
+    return str(found[1:]) if isinstance(found, tuple) else str(found)
+
+
+def _compiled(model: Any, image_shape: tuple[int, int, int]) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8)])  # type: ignore[untyped-decorator]
+    def logits_of(images: Any) -> Any:
+        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+
+    return logits_of  # type: ignore[no-any-return]
+
+
+def _use_one_thread() -> None:
+    """Sums over several threads differ in their last bits from those of one."""
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # TensorFlow runs here already, by the caller's settings
+        return

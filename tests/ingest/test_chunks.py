@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from startup_ray.ingest.chunks import IMAGES, LEDGER, commit, names_in, read_ledger, read_part, read_shard, spool
+from startup_ray.ingest.chunks import read_spool as read
+from startup_ray.items import BadRow, Item
+from startup_ray.ledger import Outcome, ledger_schema
+from startup_ray.storage import Folder
+
+ROWS: list[Item | BadRow] = [
+    Item(position=0, id="a", url="http://127.0.0.1:4000/a?x=1", label="1"),
+    BadRow(position=1, id="", url="", status="bad_item", reason="not an object"),
+    Item(position=2, id="../c", url="http://e.com/c", split="test"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path))
+
+
+def names(rows: list[Item | BadRow], folder: Folder, size: int = 2) -> list[str]:
+    return list(spool(rows, folder, size, ()))
+
+
+def test_rows_come_back_in_order(folder: Folder) -> None:
+    chunks = spool(iter(ROWS), folder, 2, ())
+    assert list(chunks.values()) == [2, 1]
+    assert [row for name in chunks for row in read(folder, name)] == ROWS
+
+
+def test_a_committed_chunk_is_not_written_again(folder: Folder) -> None:
+    first, second = names(ROWS, folder)
+    folder.delete("chunks")
+    assert list(spool(ROWS, folder, 2, {first})) == [first, second]
+    assert names_in(folder, "chunks") == [second]
+
+
+def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
+    """Another port is the same item; another label, split, url or place is not."""
+    first, second = names(ROWS, folder)
+    item = ROWS[0]
+    assert isinstance(item, Item)
+    moved = replace(item, url="http://127.0.0.1:4001/a?x=1")
+    assert names([moved, *ROWS[1:]], folder) == [first, second]
+    others = [{"id": "b"}, {"label": "2"}, {"split": "val"}, {"url": "http://127.0.0.2:4000/a?x=1"}, {"label": None}]
+    for change in others:
+        changed = names([replace(item, **change), *ROWS[1:]], folder)  # type: ignore[arg-type]
+        assert changed[0] != first
+        assert changed[1] == second
+    assert set(names(ROWS, folder, size=3)) & {first, second} == set()
+
+
+def test_a_commit_names_its_shard(folder: Folder) -> None:
+    outcomes = [Outcome(id="a", url="u", status="ok", sha256="00"), Outcome(id="b", url="u", status="dns")]
+    size = {"width": 1, "height": 1}
+    commit(folder, "0", outcomes, [{"id": "a", "sha256": "00", "label": None, "split": "val", "image": b"x", **size}])
+    commit(folder, "1", outcomes[1:], [])
+    part = read_part(folder, "0")
+    assert [part.shard] == names_in(folder, IMAGES)
+    assert part.table.schema == ledger_schema()
+    assert read_part(folder, "0", ["status"]).shard == part.shard
+    assert read_shard(folder, part.shard, ["id", "image"]).to_pylist() == [{"id": "a", "image": b"x"}]
+    assert read_part(folder, "1").shard == ""
+    assert [table.num_rows for table in read_ledger(folder)] == [2, 1]
+
+
+def test_done_twice_counts_once(folder: Folder) -> None:
+    image = {"id": "a", "sha256": "0", "label": None, "split": "val", "image": b"x", "width": 1, "height": 1}
+    for _ in range(2):
+        commit(folder, "0", [Outcome(id="a", url="u", status="ok", sha256="0")], [image])
+    assert len(names_in(folder, IMAGES)) == 2
+    assert len(names_in(folder, LEDGER)) == 1
+    assert read_part(folder, "0").shard in names_in(folder, IMAGES)

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from startup_ray import __version__
+from startup_ray.ingest.fetch import RETRY_AFTER_CAP_S, USER_AGENT, Fetched, Fetcher, is_transient, retry_after_s
+from startup_ray.ingest.guard import Guard
+from startup_ray.job import FetchOptions
+from startup_ray.ledger import is_state
+from tests.image_server import ImageServer, image
+
+LOOPBACK = IPv4Network("127.0.0.1/32")
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ImageServer]:
+    with ImageServer() as running:
+        yield running
+
+
+class Waits:
+    """A sleep that only writes down how long it should have been."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def __call__(self, delay_s: float) -> None:
+        self.waits.append(delay_s)
+
+
+def fetch(*urls: str, guard: Guard | None = None, waits: Waits | None = None, **options: Any) -> list[Fetched]:
+    """Fetch at once, giving back the room of each body when it is there."""
+    made = FetchOptions(**({"timeout_s": 5.0, "retries": 0, "allow_private": (LOOPBACK,)} | options))
+
+    async def run() -> list[Fetched]:
+        allowed = guard or Guard(made.allow_private)
+        upper = lambda _, high: high  # noqa: E731 - the whole back-off, so that waits can be compared
+        async with Fetcher(made, allowed, sleep=waits or Waits(), uniform=upper, clock=lambda: NOW) as fetcher:
+
+            async def one(url: str) -> Fetched:
+                fetched = await fetcher.fetch(url)
+                fetcher.release(fetched)
+                return fetched
+
+            return list(await asyncio.gather(*map(one, urls)))
+
+    return asyncio.run(run())
+
+
+def test_a_body(server: ImageServer) -> None:
+    (fetched,) = fetch(server.url("/image/3.png"))
+    assert fetched.status == "ok"
+    assert fetched.body == image(3)
+    assert (fetched.http_status, fetched.attempts, fetched.size) == (200, 1, len(image(3)))
+    assert fetched.elapsed_s > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/status?code=404", "http_404"),
+        ("/status?code=410", "http_410"),
+        ("/status?code=204", "http_204"),
+        ("/status?code=304", "http_304"),
+        ("/status?code=503", "http_503"),
+        ("/truncated", "truncated"),
+        ("/cut", "truncated"),
+        ("/big", "too_large"),
+        ("/announced", "too_large"),
+        ("/bomb", "too_large"),
+        ("/badgzip", "corrupt"),
+        ("/reset", "reset"),
+        ("/slow?s=3", "timeout"),
+        ("/redirect?to=file:///etc/passwd", "blocked_scheme"),
+        ("/redirect?to=http://169.254.169.254/", "blocked_address"),
+        ("/redirect?to=http://127.0.0.2/", "blocked_address"),
+        ("/redirect?to=http://[::ffff:7f00:2]/", "blocked_address"),
+        ("/redirect?to=/redirect?to=/redirect", "too_many_redirects"),
+        ("/redirect?to=http://[::1", "bad_url"),
+    ],
+)
+def test_each_fault_has_its_state(server: ImageServer, path: str, status: str) -> None:
+    (fetched,) = fetch(server.url(path), max_bytes=100_000, max_redirects=1, timeout_s=1.0)
+    assert fetched.status == status
+    assert is_state(fetched.status)
+    assert fetched.body is None
+    assert fetched.size < 1 << 20  # of the 4 MiB that two of them hold
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("http://localhost:1/", "blocked_address"),
+        ("http://127.1:1/", "bad_url"),
+        ("http://2130706433:1/", "bad_url"),
+        ("http://0x7f.1:1/", "blocked_address"),
+        ("http://[::1]:1/", "blocked_address"),
+        ("http://[::ffff:127.0.0.1]:1/", "blocked_address"),
+        ("http://0.0.0.0:1/", "blocked_address"),
+        ("http://169.254.169.254/latest/meta-data/", "blocked_address"),
+        ("http://" + "a" * 70 + ".invalid/", "bad_url"),
+        ("http://nowhere.invalid/", "dns"),
+    ],
+)
+def test_addresses_are_judged_where_the_connection_is_made(url: str, status: str) -> None:
+    (fetched,) = fetch(url, guard=Guard(), retries=3)
+    assert (fetched.status, fetched.attempts) in [(status, 1), (status, 0)]  # never tried again
+
+
+def test_a_name_server_cannot_lead_inside(server: ImageServer) -> None:
+    class Rebinding(AbstractResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
+
+        async def close(self) -> None:
+            pass
+
+    async def run() -> Fetched:
+        async with Fetcher(FetchOptions(), Guard()) as fetcher:
+            assert fetcher._session.connector is not None
+            fetcher._session.connector._resolver = Rebinding()  # type: ignore[attr-defined]
+            return await fetcher.fetch(server.url("/image/1.png", host="public.example"))
+
+    assert asyncio.run(run()).status == "blocked_address"
+
+
+def test_nothing_listens_and_no_tls(server: ImageServer) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    refused, tls = fetch(f"http://127.0.0.1:{port}/", server.url("/image/1.png").replace("http:", "https:"))
+    assert refused.status == "refused"
+    assert tls.status == "tls"
+
+
+def test_reasons_hold_no_secrets(server: ImageServer) -> None:
+    targets = ["http://[::1?token=hunter2", "file:///x?token=hunter2", "http://256.1.1.1/?token=hunter2"]
+    urls = [server.url(f"/redirect?to={target}") for target in targets]
+    found = fetch(*urls, "http://127.1/?token=hunter2", "http://user:hunter2@nowhere.invalid/")
+    assert [fetched.status for fetched in found] == ["bad_url", "blocked_scheme", "bad_url", "bad_url", "dns"]
+    assert all(fetched.reason and "hunter2" not in fetched.reason for fetched in found)
+
+
+def test_redirects_are_followed_up_to_the_limit(server: ImageServer) -> None:
+    url = server.url("/redirect?to=/image/1.png")
+    (one,) = fetch(url, max_redirects=1)
+    (none,) = fetch(url, max_redirects=0)
+    assert (one.status, none.status) == ("ok", "too_many_redirects")
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_again(server: ImageServer, code: int) -> None:
+    waits = Waits()
+    (fetched,) = fetch(server.url(f"/flaky{code}?times=2&code={code}"), retries=3, waits=waits)
+    assert (fetched.status, fetched.attempts) == ("ok", 3)
+    assert waits.waits == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("path", ["/status?code=404", "/status?code=403", "/big", "/redirect?to=http://10.0.0.1/"])
+def test_what_will_not_pass_is_not_tried_again(server: ImageServer, path: str) -> None:
+    (fetched,) = fetch(server.url(path), retries=3, max_bytes=1000)
+    assert fetched.attempts == 1
+
+
+def test_broken_connections_are_tried_again_and_then_told(server: ImageServer) -> None:
+    waits = Waits()
+    (fetched,) = fetch(server.url("/truncated"), retries=2, waits=waits)
+    assert (fetched.status, fetched.attempts, len(waits.waits)) == ("truncated", 3, 2)
+    assert fetched.reason == "100 of 500 bytes"
+
+
+def test_retry_after_is_honoured_up_to_a_cap(server: ImageServer) -> None:
+    waits = Waits()
+    date = formatdate(NOW + 20, usegmt=True).replace(" ", "%20")
+    for name, after in (("a", "7"), ("b", date), ("c", "86400"), ("d", "soon")):
+        fetch(server.url(f"/flaky-{name}?times=1&code=429&after={after}"), retries=1, waits=waits)
+    assert waits.waits == [7.0, 20.0, RETRY_AFTER_CAP_S, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("3", 3.0), ("", 0.0), ("-3", 0.0), ("²", 0.0), ("1.5", 0.0), (formatdate(NOW - 9, usegmt=True), 0.0)],
+)
+def test_retry_after_notations(text: str, seconds: float) -> None:
+    assert retry_after_s({"Retry-After": text}, NOW) == seconds
+
+
+def test_transient_states() -> None:
+    assert not any(map(is_transient, ["ok", "dns", "tls", "blocked_address", "http_404", "too_large", "corrupt"]))
+
+
+@pytest.mark.parametrize(("per_host", "concurrency", "most"), [(3, 50, 3), (50, 2, 2)])
+def test_bounds_hold(per_host: int, concurrency: int, most: int) -> None:
+    with ImageServer() as own:
+        urls = [own.url(f"/slow/{i}?s=0.02") for i in range(20)]
+        assert {fetched.status for fetched in fetch(*urls, per_host=per_host, concurrency=concurrency)} == {"ok"}
+        assert own.most_open == most
+
+
+def test_a_slow_host_does_not_hold_up_the_others(server: ImageServer) -> None:
+    """Ten items at a host that never answers come first; its places are its own."""
+    with ImageServer() as slow:
+        stuck = [slow.url(f"/slow/{i}?s=9") for i in range(10)]
+        began = time.monotonic()
+        *lost, last = fetch(*stuck, server.url("/image/1.png"), per_host=1, concurrency=2, timeout_s=0.1)
+        assert last.status == "ok"
+        assert last.elapsed_s < 0.1
+        assert {fetched.status for fetched in lost} == {"timeout"}  # waiting in line does not count
+        assert all(fetched.elapsed_s < 0.5 for fetched in lost)
+        assert time.monotonic() - began > 0.9
+
+
+def test_the_user_agent_names_us() -> None:
+    assert f"startup_ray/{__version__}" in USER_AGENT

@@ -1,0 +1,208 @@
+"""Whole commands, each a process of its own with its own home: what a user types, and what is left on storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+import pytest
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+JOB = str(ROOT / "jobs" / "digits-cnn.yaml")
+FAULTS = {
+    "fault-404": "http_404",
+    "fault-truncated": "truncated",
+    "fault-html": "not_image",
+    "fault-oversized": "too_large",
+    "fault-duplicate": "duplicate",
+    "fault-redirect": "blocked_address",
+    "fault-file": "blocked_scheme",
+}
+
+
+class Desk:
+    """A folder in which commands run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "HOME": str(folder), "STARTUP_RAY_CACHE": str(folder / "cache")}
+        self.env.pop("RAY_ADDRESS", None)
+
+    def start(self, *args: str, **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "startup_ray", *args],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+
+    def run(self, *args: str, timeout_s: float = 280) -> tuple[int, dict[str, Any], str]:
+        """Exit code, the document on stdout, the text on stderr."""
+        with self.start(*args, "--json") as process:
+            out, err = process.communicate(timeout=timeout_s)
+        return process.returncode, json.loads(out), err
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture(scope="module")
+def demo(desk: Desk) -> dict[str, Any]:
+    """The documents of the demo's stages."""
+    code, document, err = desk.run("demo")
+    assert code == 0, err
+    stages: dict[str, Any] = document["stages"]
+    return stages
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_learns_the_digits(demo: dict[str, Any]) -> None:
+    assert list(demo) == ["ingest", "train", "evaluate", "report"]
+    assert demo["evaluate"]["metrics"]["accuracy"] >= 0.97
+    assert demo["train"]["workers"] == 2
+    assert all(gate["passed"] for gate in demo["evaluate"]["gates"])
+    low, high = demo["evaluate"]["intervals"]["accuracy"]
+    assert low < demo["evaluate"]["metrics"]["accuracy"] < high
+
+
+def test_every_planted_fault_ends_in_its_state(demo: dict[str, Any]) -> None:
+    ledger = pq.read_table(Path(demo["ingest"]["dataset"]) / "ledger").to_pylist()
+    states = {row["id"]: row for row in ledger}
+    assert {name: states[name]["status"] for name in FAULTS} == FAULTS
+    flaky = [row for row in ledger if row["attempts"] > 1 and row["status"] == "ok"]
+    assert len(flaky) == 1
+    assert len(ledger) == demo["ingest"]["items"] == sum(demo["ingest"]["counts"].values()) == 1797 + len(FAULTS)
+
+
+def test_what_a_run_leaves_behind(demo: dict[str, Any]) -> None:
+    run = Path(demo["train"]["run"])
+    wanted = {"job.yaml", "environment.json", "dataset.json", "metrics", "checkpoints", "LATEST", "model.keras"}
+    assert wanted | {"last.keras", "classes.json", "exit.json", "report.html"} <= {path.name for path in run.iterdir()}
+    predictions = pq.read_table(Path(demo["evaluate"]["predictions"]))
+    assert predictions.num_rows == demo["evaluate"]["rows"]["total"] == demo["ingest"]["splits"]["test"]
+    assert predictions.column_names == ["id", "label", "predicted", "scores", "loss"]
+    assert Path(demo["report"]["report"]).stat().st_size < 1_000_000
+
+
+def test_a_finished_command_prints_its_result_at_once(desk: Desk, demo: dict[str, Any]) -> None:
+    began = time.monotonic()
+    code, again, err = desk.run("run", JOB)
+    assert code == 0
+    assert again["stages"] == demo
+    assert err.count("finished before") == 3
+    assert time.monotonic() - began < 20
+
+
+def test_one_worker_gives_what_two_give(desk: Desk, demo: dict[str, Any]) -> None:
+    code, document, err = desk.run("train", JOB, "--set", "scaling.workers=1", "--fresh")
+    assert code == 0, err
+    assert document["run"].endswith("-2")
+    assert document["metrics"]["train/loss"] == pytest.approx(demo["train"]["metrics"]["train/loss"], rel=0.02)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle_and_run_again(desk: Desk, demo: dict[str, Any], kind: signal.Signals) -> None:
+    change = ["--set", "training.epochs=12", "--set", f"seed={100 + int(kind)}", "--set", "training.keep=1"]
+    process = desk.start("train", JOB, *change, "--json", start_new_session=True)
+    run = _wait(lambda: _begun_run(desk, 100 + int(kind)))
+    _wait(lambda: (run / "LATEST").exists())
+    if kind == signal.SIGINT:
+        os.killpg(process.pid, kind)  # as a terminal does: to the command and all that it started
+    else:
+        process.send_signal(kind)
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if kind == signal.SIGINT else -kind)
+    assert not (run / "exit.json").exists()
+    _wait(lambda: not _workers_of(run))
+    code, resumed, err = desk.run("train", JOB, *change)
+    assert code == 0, err
+    assert resumed["run"] == str(run)
+    assert resumed["resumed_from"] > 0
+    code, undisturbed, err = desk.run("train", JOB, *change, "--fresh")
+    assert code == 0, err
+    assert undisturbed["resumed_from"] is None
+    assert resumed["weights_digest"] == undisturbed["weights_digest"]
+    assert resumed["metrics"] == undisturbed["metrics"]
+
+
+@pytest.fixture
+def begun(desk: Desk, demo: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    process = desk.start("train", JOB, "--set", "seed=999", "--set", "training.epochs=500", "--json")
+    yield process, _wait(lambda: _begun_run(desk, 999))
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+@pytest.mark.timeout(200)
+def test_a_second_writer_is_told_who_is_first(desk: Desk, begun: tuple[subprocess.Popen[str], Path]) -> None:
+    process, run = begun
+    code, document, _ = desk.run("train", JOB, "--set", "seed=999", "--set", "training.epochs=500")
+    assert code == 5
+    assert document["error"]["kind"] == "RunHeldError"
+    assert f"process {process.pid} " in document["error"]["message"]
+    assert document["error"]["where"] == str(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (["training.global_batch=5000"], 2, "the train split has"),
+        (["scaling.workers=400"], 5, "the cluster has"),
+        (["storage=/proc/none"], 5, "cannot write here"),
+        (["ingest.manifest=none.json"], 2, "cannot read the manifest"),
+        (["evaluation.gates=[f1 >= 1.1]"], 6, ""),
+        (["evaluation.gates=[f1 => 1]"], 2, "gate"),
+        (["ingest.min_success=1.0"], 3, "min_success"),
+    ],
+)
+def test_a_mistake_is_told_in_words(desk: Desk, demo: dict[str, Any], change: list[str], code: int, told: str) -> None:
+    sets = [word for text in change for word in ("--set", text)]
+    found, document, err = desk.run("run", JOB, *sets)
+    assert found == code, err
+    assert told in document.get("error", {}).get("message", "")
+    assert "Traceback" not in err
+
+
+def _begun_run(desk: Desk, seed: int) -> Path | None:
+    for path in desk.folder.glob("runs/runs/*/job.yaml"):
+        if f"\nseed: {seed}\n" in path.read_text():
+            return path.parent
+    return None
+
+
+def _workers_of(run: Path) -> list[str]:
+    """Living train workers that belong to this desk, by their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and b"RayTrainWorker" in (folder / "cmdline").read_bytes():
+                environment = (folder / "environ").read_bytes()
+                found += [folder.name] if str(run.parents[2]).encode() in environment else []
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def _wait(condition: Callable[[], T | None], timeout_s: float = 120) -> T:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,249 @@
+"""Laws of training with real workers: real Ray Train, real TensorFlow, real kills. Nets and data are tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import ClusterError, TrainingError, UsageError
+from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.lease import hold
+from startup_ray.runs import read_run
+from startup_ray.storage import Folder
+from startup_ray.trainers import checkpoint, launch
+from startup_ray.trainers.worker import TrainProgress
+from tests.fakes import make_dataset, patterns
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:.* is deprecated:Warning:ray.data.context"),  # by its own making
+]
+
+MODEL = CnnOptions(filters=(4,), dense=8)
+TRAINING = TrainingOptions(
+    epochs=4, global_batch=33, learning_rate=0.01, steps_per_call=4, checkpoint_every_steps=4, keep=3
+)
+LONG = TRAINING.model_copy(update={"epochs": 12, "steps_per_call": 1})
+"""More than a second of steps, so that a kill finds it at work."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dataset:
+    images, names = patterns(300)
+    labels: list[str | None] = [None if i % 20 == 0 else name for i, name in enumerate(names)]
+    folder = Folder(str(tmp_path_factory.mktemp("dataset")))
+    return make_dataset(folder, images, labels, ["train"] * 220 + ["val"] * 80)
+
+
+def fit(
+    dataset: Dataset,
+    folder: Folder,
+    *,
+    training: TrainingOptions = TRAINING,
+    workers: int = 2,
+    max_failures: int = 0,
+    on_progress: Callable[[TrainProgress], None] = launch.ignore,
+) -> dict[str, Any]:
+    with hold(folder) as lease:
+        return launch.train(
+            dataset,
+            folder,
+            lease.fence,
+            model=MODEL,
+            training=training,
+            scaling=ScalingOptions(workers=workers, max_failures=max_failures),
+            seed=7,
+            on_progress=on_progress,
+        )
+
+
+def lines(folder: Folder) -> list[dict[str, Any]]:
+    """Metrics of all attempts, by epoch; a later attempt's count."""
+    found: dict[int, dict[str, Any]] = {}
+    for name in folder.list("metrics"):
+        for text in folder.read(f"metrics/{name}").decode().splitlines():
+            found[json.loads(text)["epoch"]] = json.loads(text)
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def results(folder: Folder) -> list[dict[str, Any]]:
+    """The metrics that must not depend on time."""
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines(folder)]
+
+
+class Killer:
+    """Sends SIGKILL to a worker of each rank in `ranks`, one at each attempt, once it has done `after` steps."""
+
+    def __init__(self, ranks: list[int], after: int) -> None:
+        self.ranks, self.after, self.killed = ranks, after, set[int]()
+
+    def __call__(self, progress: TrainProgress) -> None:
+        if self.ranks and progress.step >= self.after and not self.killed & set(progress.pids):
+            pid = progress.pids[self.ranks.pop(0)]
+            self.killed |= set(progress.pids)
+            os.kill(pid, signal.SIGKILL)
+
+
+def await_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Folder]:
+    """The long run with two workers."""
+    folder = Folder(str(tmp_path_factory.mktemp("run")))
+    return fit(dataset, folder, training=LONG), folder
+
+
+def test_one_worker_equals_two(dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path) -> None:
+    """Also with a global batch that two workers do not divide evenly, and any number of steps per call."""
+    two, of_two = undisturbed
+    one = fit(dataset, Folder(str(tmp_path)), training=LONG.model_copy(update={"steps_per_call": 16}), workers=1)
+    for mine, other in zip(results(Folder(str(tmp_path))), results(of_two), strict=True):
+        assert mine == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert (one["workers"], two["workers"]) == (1, 2)
+    assert two["metrics"]["val/f1"] > 0.9
+
+
+def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder]) -> None:
+    document, folder = undisturbed
+    assert read_run(folder).document == document
+    steps = LONG.epochs * (209 // 33)
+    assert (document["epochs"], document["steps"], document["resumed_from"]) == (LONG.epochs, steps, None)
+    assert document["run"] == str(folder)
+    assert Path(document["model"]).is_file()
+    assert json.loads(folder.read("classes.json")) == list(dataset.classes)
+    assert {"last.keras", "model.keras", "LATEST"} <= set(folder.list())
+    assert len(folder.list("checkpoints")) == LONG.keep
+    assert "ray" not in folder.list()
+    assert results(folder)[-1] | document["metrics"] == results(folder)[-1]
+    assert set(document["metrics"]) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1"}
+
+
+def test_killed_workers_cost_no_bit(
+    dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path
+) -> None:
+    folder = Folder(str(tmp_path))
+    killer = Killer(ranks=[1, 0], after=9)
+    document = fit(dataset, folder, training=LONG, max_failures=2, on_progress=killer)
+    assert not killer.ranks
+    assert document["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert results(folder) == results(undisturbed[1])
+
+
+def test_run_again_it_goes_on_from_the_newest_whole_checkpoint(
+    dataset: Dataset,
+    undisturbed: tuple[dict[str, Any], Folder],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    subprocess.run(["cp", "-r", str(undisturbed[1]), str(folder)], check=True)
+    *_, before, last = checkpoint.steps(folder)
+    folder.put_whole(f"checkpoints/{last}/variables.npz", folder.read(f"checkpoints/{last}/variables.npz")[:-9])
+    document = fit(dataset, folder, training=LONG)
+    assert f"checkpoint {last} is damaged" in caplog.text
+    assert document["resumed_from"] == before
+    assert document["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert document["metrics"] == undisturbed[0]["metrics"]
+
+
+def test_a_worker_that_always_dies_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        fit(dataset, Folder(str(tmp_path)), training=LONG, on_progress=Killer(ranks=[1], after=5))
+    assert caught.value.message == "worker 1 failed: its process died"
+    assert "again" in caught.value.hint
+    assert caught.value.__cause__ is not None
+
+
+def test_divergence_names_the_step_and_keeps_no_bad_weights(dataset: Dataset, tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    wild = TRAINING.model_copy(update={"learning_rate": 1e30, "checkpoint_every_steps": 1})
+    with pytest.raises(TrainingError, match=r"training diverged: .* step \d+"):
+        fit(dataset, folder, training=wild, max_failures=3)
+    assert not read_run(folder).is_finished
+    found = checkpoint.newest(folder, note=pytest.fail)
+    assert found is None or all(abs(array).max() < float("inf") for array in found.arrays)
+
+
+def test_ctrl_c_ends_all_workers(dataset: Dataset, tmp_path: Path) -> None:
+    pids: set[int] = set()
+    pressed: list[float] = []
+
+    def press(progress: TrainProgress) -> None:
+        pids.update(progress.pids)
+        if not pressed:
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataset, Folder(str(tmp_path)), training=LONG.model_copy(update={"epochs": 5000}), on_progress=press)
+    assert time.monotonic() - pressed[0] < 15
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(pids) == 2
+    await_until(lambda: all(is_gone(pid) for pid in pids))
+    await_until(lambda: ray.available_resources().get("CPU") == 4)
+
+
+def test_too_little_data_is_told_with_the_way_out(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match="global_batch is 210, the train split has 209 labelled rows") as caught:
+        launch.preflight(dataset, training=TrainingOptions(global_batch=210), scaling=ScalingOptions())
+    assert "209 or less" in caught.value.hint
+    launch.preflight(dataset, training=TrainingOptions(global_batch=209), scaling=ScalingOptions())
+    with pytest.raises(UsageError, match="global_batch is 3, too few for 4 workers"):
+        launch.preflight(dataset, training=TrainingOptions(global_batch=3), scaling=ScalingOptions(workers=4))
+
+
+@pytest.mark.parametrize(("labels", "told"), [([None] * 9, "no labels"), (["a"] * 9, "only the class 'a'")])
+def test_nothing_to_tell_apart(tmp_path: Path, labels: list[str | None], told: str) -> None:
+    images, _ = patterns(9)
+    dataset = make_dataset(Folder(str(tmp_path)), images, labels, ["train"] * 9)
+    with pytest.raises(UsageError, match=told):
+        launch.preflight(dataset, training=TrainingOptions(global_batch=4), scaling=ScalingOptions())
+
+
+def test_too_many_cpus_are_told_before_anything_waits(dataset: Dataset) -> None:
+    scaling = ScalingOptions(workers=3, threads_per_worker=2)
+    with pytest.raises(ClusterError, match=r"asks for 6 CPUs \(3 workers of 2\), the cluster has 4"):
+        launch.preflight(dataset, training=TRAINING, scaling=scaling)
+
+
+def test_too_many_poolings_are_told_before_anything_starts(dataset: Dataset, tmp_path: Path) -> None:
+    with hold(Folder(str(tmp_path))) as lease, pytest.raises(UsageError, match="8x8 pixels are too small"):
+        launch.train(
+            dataset,
+            lease.fence.folder,
+            lease.fence,
+            model=CnnOptions(filters=(4, 4, 4)),
+            training=TRAINING,
+            scaling=ScalingOptions(),
+            seed=7,
+        )
+
+
+def test_the_driver_never_imports_tensorflow() -> None:
+    code = "import sys, startup_ray.trainers.launch; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0

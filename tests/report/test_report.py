@@ -1,0 +1,308 @@
+"""The report from folders made by hand: what it shows, what it leaves out, and that nothing in it can run."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from startup_ray import runs
+from startup_ray.dataset import Dataset, write_dataset
+from startup_ray.errors import UsageError
+from startup_ray.evaluate import judge
+from startup_ray.gates import parse_gate
+from startup_ray.ledger import ledger_schema
+from startup_ray.metrics import Stats
+from startup_ray.report import write_report
+from startup_ray.report.data import funnel, left_out, meaning, read_view
+from startup_ray.report.plots import curves
+from startup_ray.report.render import MAX_CLASSES, describe, percent
+from startup_ray.storage import Folder
+from tests.fakes import make_dataset, patterns
+
+HISTORY = [
+    {
+        "epoch": epoch,
+        "seconds": 1.0,
+        "train/loss": 1 / epoch,
+        "val/loss": 1.1 / epoch,
+        "val/accuracy": 0.9,
+        "val/f1": 0.9,
+    }
+    for epoch in (1, 2, 3)
+]
+JOB = {"name": "made", "seed": 7, "training": {"epochs": 3}}
+ROWS = 12
+
+
+def dataset_in(folder: Folder, names: tuple[str, ...] = ("0", "1", "2"), size: int = 8) -> Dataset:
+    """ROWS images in the test split, and four items that did not arrive."""
+    images, labels = patterns(ROWS, size=size)
+    labels = [names[int(label)] for label in labels]
+    found = make_dataset(folder, images, labels, ["test"] * ROWS)
+    lost = {"http_404": 2, "corrupt": 1, "duplicate": 1}
+    rows = [{"id": f"{i:05d}", "url": f"http://host/{i}.png?x=<b>", "status": "ok"} for i in range(ROWS)]
+    rows += [
+        {"id": f"{status} <i>", "url": "http://host/<u>", "status": status}
+        for status in lost
+        for _ in range(lost[status])
+    ]
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=ledger_schema()), stream)
+    folder.put_whole("ledger/000000.parquet", stream.getvalue())
+    found = dataclasses.replace(found, items=len(rows), counts={"ok": ROWS} | lost)
+    write_dataset(found)
+    return found
+
+
+def run_in(folder: Folder, job: dict[str, Any] | None = None, history: Sequence[dict[str, Any]] = ()) -> Folder:
+    """A run that is neither finished nor evaluated; without history it needs no drawing."""
+    folder.put_whole("job.yaml", yaml.safe_dump(job or JOB).encode())
+    folder.put_whole("metrics/0.jsonl", "\n".join(json.dumps(record) for record in history).encode())
+    runs.put_json(folder, "environment.json", {"versions": {"keras": "3.15.1"}, "python": "3.11.7"})
+    return folder
+
+
+def judged(run: Folder, dataset: Dataset, *, wrong: int = 2, gate: str = "f1 > 0.5") -> None:
+    """Finish and evaluate a run whose first predictions are wrong, each less sure than the last."""
+    runs.put_json(run, runs.DATASET, {"dataset": str(dataset.folder)})
+    runs.put_json(
+        run, runs.EXIT, {"run": str(run), "workers": 2, "steps": 30, "resumed_from": 12, "images_per_s": 2_345.6}
+    )
+    _, labels = patterns(ROWS)
+    true = np.array([int(label) for label in labels])
+    predicted = np.where(np.arange(ROWS) < wrong, (true + 1) % 3, true)
+    sure = [0.9 - i / 100 for i in range(ROWS)]
+    scores = [[p if k == best else (1 - p) / 2 for k in range(3)] for p, best in zip(sure, predicted, strict=True)]
+    names = dataset.classes
+    table = {
+        "id": [f"{i:05d}" for i in range(ROWS)],
+        "label": [names[i] for i in true],
+        "predicted": [names[i] for i in predicted],
+        "scores": pa.array(scores, pa.list_(pa.float32())),
+    }
+    evaluation = run / "evaluations" / "0a1b2c3d"
+    stream = io.BytesIO()
+    pq.write_table(pa.table(table), stream)
+    evaluation.put_whole("predictions/000000000000-000000000012.parquet", stream.getvalue())
+    stats = Stats.empty(3).update(true, np.log(np.array(scores)))
+    document = judge(stats, names, [parse_gate(gate)], average="macro", seed=1)
+    document |= {"split": "test", "predictions": evaluation.path("predictions")}
+    runs.put_json(evaluation, runs.EVALUATION, document)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path))
+
+
+def page_of(storage: Folder, *found: Folder) -> str:
+    path = write_report(found, storage.path("out/report.html"))
+    return Path(path).read_text("utf-8")
+
+
+class Tags(HTMLParser):
+    """Every element of a page with its attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_judged_run_shows_its_verdict_data_curves_and_mistakes(storage: Folder) -> None:
+    dataset, run = dataset_in(storage / "dataset"), run_in(storage / "run", history=HISTORY)
+    judged(run, dataset)
+    page = page_of(storage, run)
+    tags = Tags(page)
+    text = re.sub(r"\s+", " ", tags.text)
+    assert "83.3% of 12 test images classified correctly" in text
+    assert "gate met" in text
+    assert "the server answered 'Not Found'" in text
+    assert "resumed from step 12" in text
+    assert "keras==3.15.1" in text
+    assert sum(tag == "svg" for tag, _ in tags.found) == 2
+    images = [attributes for tag, attributes in tags.found if tag == "img"]
+    assert len(images) == 2
+    assert text.index("00000http://host/0.png?x=<b>") < text.index("00001http://host/1.png")
+    ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert page == page_of(storage, run)
+
+
+def test_a_missed_gate_shows(storage: Folder) -> None:
+    run = run_in(storage / "run")
+    judged(run, dataset_in(storage / "dataset"), gate="f1 > 0.99")
+    assert "1 of 1 gates not met" in page_of(storage, run)
+
+
+def test_the_page_asks_no_network_and_runs_nothing(storage: Folder) -> None:
+    run = run_in(storage / "run", history=HISTORY)
+    judged(run, dataset_in(storage / "dataset"))
+    page = page_of(storage, run)
+    tags = Tags(page)
+    assert not {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for tag, attributes in tags.found:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), tag
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+
+
+def test_hostile_names_stay_text(storage: Folder) -> None:
+    evil = ("</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }} & 'x'")
+    dataset = dataset_in(storage / "dataset", evil)
+    run = run_in(storage / "run", JOB | {"name": "</pre><script>alert(2)</script>"})
+    judged(run, dataset)
+    tags = Tags(page_of(storage, run))
+    assert not {"script", "i", "u"} & {tag for tag, attributes in tags.found if not attributes.get("style")}
+    assert all(attributes["src"].startswith("data:") for tag, attributes in tags.found if tag == "img")
+    for name in (*evil, "alert(2)", "http_404 <i>", "http://host/<u>"):
+        assert name in tags.text
+
+
+def test_signed_urls_do_not_leave_the_job_file(storage: Folder) -> None:
+    secret = "https://user:hunter2@host/list.json?X-Signature=hunter3&page=1"
+    run = run_in(storage / "run", JOB | {"ingest": {"manifest": secret}})
+    dataset = dataclasses.replace(dataset_in(storage / "dataset"), manifest=secret)
+    write_dataset(dataset)
+    judged(run, dataset)
+    page = page_of(storage, run)
+    assert "hunter" not in page
+    assert "https://host/list.json?X-Signature=REDACTED" in page
+
+
+@pytest.mark.parametrize("stage", ["begun", "trained", "unlabelled", "dataset gone"])
+def test_an_unfinished_run_still_gives_a_report(storage: Folder, stage: str) -> None:
+    dataset, run = dataset_in(storage / "dataset"), run_in(storage / "run")
+    if stage != "begun":
+        judged(run, dataset)
+    if stage == "trained":
+        run.delete("evaluations")
+    if stage == "unlabelled":
+        place = run / "evaluations" / "0a1b2c3d"
+        empty = judge(Stats.empty(3), dataset.classes, [parse_gate("f1 > 0")], average="macro", seed=1)
+        runs.put_json(place, runs.EVALUATION, runs.read_json(place, runs.EVALUATION) | empty)
+    if stage == "dataset gone":
+        dataset.folder.delete("dataset.json")
+    told = {
+        "begun": "Training has not finished",
+        "trained": "Trained, not evaluated yet",
+        "unlabelled": "No row of the test split could be scored",
+        "dataset gone": "is not where it was",
+    }
+    assert told[stage] in page_of(storage, run)
+
+
+def test_an_empty_run_folder_with_a_job_gives_a_report(storage: Folder) -> None:
+    storage.put_whole("run/job.yaml", b"")
+    assert "Training has not finished" in page_of(storage, storage / "run")
+
+
+def test_several_runs_are_compared_by_what_differs(storage: Folder) -> None:
+    dataset = dataset_in(storage / "dataset")
+    first, second = (
+        run_in(storage / "a-1", history=HISTORY),
+        run_in(storage / "b-1", JOB | {"training": {"epochs": 30}}, HISTORY),
+    )
+    judged(first, dataset, wrong=1)
+    judged(second, dataset, wrong=4)
+    page = page_of(storage, first, second)
+    text = re.sub(r"\s+", " ", Tags(page).text)
+    assert "2 runs compared" in text
+    assert "training.epochs" in text
+    assert "seed" not in text[: text.index("classified")]
+    assert text.index("91.7%") < text.index("66.7%") < text.index("of 12 test images")
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_large_images_become_thumbnails_and_the_page_stays_small(storage: Folder) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (ROWS, 300, 200, 3), np.uint8)
+    dataset, run = dataset_in(storage / "dataset"), run_in(storage / "run")
+    _, labels = patterns(ROWS)
+    counts, items = dataset.counts, dataset.items
+    dataset = make_dataset(storage / "dataset", noise, labels, ["test"] * ROWS)
+    write_dataset(dataclasses.replace(dataset, counts=counts, items=items))
+    judged(run, dataset, wrong=ROWS)
+    assert len(page_of(storage, run)) < 1_000_000 / 24 * ROWS
+
+
+def test_what_is_no_run_is_told(storage: Folder) -> None:
+    with pytest.raises(UsageError, match=r"job\.yaml is missing"):
+        write_report([storage], storage.path("report.html"))
+    with pytest.raises(UsageError, match="no run"):
+        write_report([], storage.path("report.html"))
+
+
+def test_the_newest_evaluation_counts(storage: Folder) -> None:
+    run = run_in(storage / "run")
+    judged(run, dataset_in(storage / "dataset"))
+    document = runs.read_json(run / "evaluations" / "0a1b2c3d", runs.EVALUATION)
+    runs.put_json(run / "evaluations" / "00000000", runs.EVALUATION, document | {"split": "val"})
+    assert read_view(run, max_mistakes=1).evaluation["split"] == "val"
+
+
+def test_the_funnel_takes_away_what_the_ledger_lost(storage: Folder) -> None:
+    dataset = dataset_in(storage / "dataset")
+    assert [(stage.items, stage.lost) for stage in funnel(dataset)] == [(16, 0), (14, 2), (13, 1), (12, 1)]
+    found = left_out(dataset)
+    assert [(state.status, state.items) for state in found] == [("http_404", 2), ("corrupt", 1), ("duplicate", 1)]
+    assert found[0].id == "http_404 <i>"
+    assert meaning("http_799") == "the server's final answer, e.g. http_404"
+
+
+def test_many_classes_show_their_largest_confusions_and_the_worst_classes(storage: Folder) -> None:
+    many = MAX_CLASSES + 5
+    confusion = np.diag(np.full(many, 9))
+    confusion[3, 7], confusion[5, 6] = 4, 8
+    document = judge(Stats(confusion=confusion), tuple(f"c{i}" for i in range(many)), [], average="macro", seed=1)
+    view = dataclasses.replace(read_view(run_in(storage / "run"), max_mistakes=1), evaluation=document)
+    found = describe(view, "a")
+    assert found["matrix"] == []
+    assert [(cell["label"], cell["predicted"], cell["rows"]) for cell in found["confusions"]] == [
+        ("c5", "c6", 8),
+        ("c3", "c7", 4),
+    ]
+    assert len(found["classes"]) == MAX_CLASSES
+    assert {row["class"] for row in found["classes"][:4]} == {"c3", "c5", "c6", "c7"}
+
+
+def test_curves_are_text_in_the_colours_of_the_page() -> None:
+    drawn = curves(HISTORY, {"train": "train/loss", "validation": "val/loss"}, title="Loss", key="a")
+    assert drawn == curves(HISTORY, {"train": "train/loss", "validation": "val/loss"}, title="Loss", key="a")
+    assert drawn.startswith("<svg ")
+    assert {"var(--series-1)", "var(--series-2)", "var(--rule)", "currentColor"} <= set(
+        re.findall(r"var\([^)]*\)|currentColor", drawn)
+    )
+    assert not re.findall(r"#0102", drawn)
+    assert ">validation</text>" in drawn
+    assert all(name.startswith("a-") for name in re.findall(r'\bid="([^"]*)"', drawn))
+    assert all(name.startswith("a-") for name in re.findall(r'(?:href="|url\()#([^")]*)', drawn))
+    assert curves(HISTORY, {"x": "not/there"}, title="Loss", key="a") == ""
+    assert curves(HISTORY[:1], {"train": "train/loss"}, title="Loss", key="a").count("<use") >= 1  # a marker
+    assert len(drawn) < 20_000
+
+
+def test_less_than_all_is_never_a_hundred_percent() -> None:
+    assert [percent(value) for value in (1, 0.99999, 0.9833, None)] == ["100.0%", "99.9%", "98.3%", "–"]

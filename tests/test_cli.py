@@ -1,0 +1,115 @@
+"""Commands that end before a stage starts. Whole commands are in tests/ray/test_commands.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from startup_ray.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def document(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    code, out, _ = run(capsys, *argv, "--json")
+    return code, json.loads(out)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> str:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: x\nstorage: {tmp_path}/runs\ningest:\n  manifest: {tmp_path}/m.json\n")
+    return str(path)
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys)
+    assert code == 2
+    assert "ingest" in out
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "schema")
+    assert code == 0
+    assert json.loads(out)["properties"]["training"]
+
+
+def test_an_error_of_the_job_file_has_no_traceback(capsys: pytest.CaptureFixture[str], job: str) -> None:
+    code, out, err = run(capsys, "train", job, "--set", "training.epoch=1")
+    assert code == 2
+    assert out == ""
+    assert err == "error: --set training.epoch=1: training.epoch: unknown key, did you mean 'epochs'?\n"
+
+
+def test_an_error_as_json_goes_to_stdout_alone(capsys: pytest.CaptureFixture[str], job: str) -> None:
+    code, found = document(capsys, "run", job)
+    assert code == 2
+    assert found["error"]["kind"] == "ManifestError"
+    assert set(found["error"]) == {"kind", "message", "where", "hint"}
+
+
+def test_v_shows_the_traceback(capsys: pytest.CaptureFixture[str], job: str) -> None:
+    code, _, err = run(capsys, "train", job, "-v")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_a_dry_run_tells_job_and_plan_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], job: str, tmp_path: Path
+) -> None:
+    (tmp_path / "m.json").write_text("[]")
+    code, found = document(capsys, "run", job, "--dry-run", "--set", "seed=3")
+    assert code == 0
+    assert found["job"]["seed"] == 3
+    assert [(step["stage"], step["state"]) for step in found["plan"]] == [
+        ("ingest", "new"),
+        ("train", "waits"),
+        ("evaluate", "waits"),
+        ("report", "waits"),
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_stage_without_what_it_needs_names_the_command(
+    capsys: pytest.CaptureFixture[str], job: str, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "m.json").write_text("[]")
+    code, found = document(capsys, verb, job)
+    assert code == 2
+    assert found["error"]["hint"] == "run `startup-ray ingest JOB` first"
+
+
+def test_relative_storage_inside_a_ray_job(
+    capsys: pytest.CaptureFixture[str], job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    code, found = document(capsys, "run", job, "--set", "storage=runs")
+    assert code == 5
+    assert found["error"]["message"] == "a relative path does not outlive a Ray job"
+
+
+def test_a_report_of_what_is_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, found = document(capsys, "report", str(tmp_path))
+    assert code == 2
+    assert found["error"]["where"] == str(tmp_path)
+
+
+def test_a_fault_of_ours_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("startup_ray.jobfile.load_job", broken)
+    code, _, err = run(capsys, "run", job)
+    assert code == 1
+    assert "unexpected RuntimeError: a bug" in err
+    assert "Traceback" not in err
