@@ -7,51 +7,36 @@
         scores = evaluate_model(run, dataset, job)
     write_report([run], "report.html")
 
-From here down: `ingest/pipeline.py`, `trainers/launch.py`, `evaluate.py`, `report/`. Each verb finds what is
-finished and returns it at once; with `fresh` it starts anew in a new folder.
+From here down: `ingest/pipeline.py`, `trainers/launch.py`, `evaluate.py`, `report/`. Which folder it is, is
+`planning.py`. Each verb finds what is finished and returns it at once; with `fresh` it starts anew in a new folder.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any
 
 from startup_ray import runs
-from startup_ray.dataset import Dataset, read_dataset, require_success
-from startup_ray.errors import UsageError
+from startup_ray.dataset import Dataset, require_success
 from startup_ray.job import Job
 from startup_ray.lease import hold
-from startup_ray.manifest import manifest_digest, require_manifest
+from startup_ray.planning import (
+    current_dataset,
+    dataset_folder,
+    evaluation_folder,
+    require_finished,
+    run_folder,
+)
+from startup_ray.provenance import describe
 from startup_ray.runs import Run
 from startup_ray.storage import Folder
 
 log = logging.getLogger("startup_ray")
 
-STAGES = ("ingest", "train", "evaluate", "report")
-State = Literal["finished", "resumes", "new", "waits"]
-
 
 def ignore(_: Any) -> None:
     """Progress that nobody watches."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one stage of a job would do now."""
-
-    stage: str
-    state: State
-    folder: str
-    """Empty while it depends on a stage that has not run."""
 
 
 def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any], None] = ignore) -> Dataset:
@@ -68,7 +53,7 @@ def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any],
         StorageError: storage cannot be used, or another process writes this dataset.
     """
     folder = dataset_folder(job, fresh=fresh)
-    found = _current(job, _finished(folder))
+    found = current_dataset(job, folder)
     if found is None:
         from startup_ray.ingest.pipeline import ingest
         from startup_ray.session import require_storage
@@ -104,10 +89,11 @@ def train_model(dataset: Dataset, job: Job, *, fresh: bool = False, on_progress:
     from startup_ray.session import require_storage
     from startup_ray.trainers import launch
 
-    launch.preflight(dataset, training=job.training, scaling=job.scaling)
+    # `train` sees to it too; here it is before anything is written.
+    launch.preflight(dataset, model=job.model, training=job.training, scaling=job.scaling)
     require_storage(folder)
     with hold(folder) as lease:
-        _describe(folder, job, dataset)
+        describe(folder, job, dataset)
         document = launch.train(
             dataset,
             folder,
@@ -122,33 +108,47 @@ def train_model(dataset: Dataset, job: Job, *, fresh: bool = False, on_progress:
 
 
 def evaluate_model(
-    run: Run, dataset: Dataset, job: Job, *, split: str = "test", on_progress: Callable[[Any], None] = ignore
+    run: Run,
+    dataset: Dataset,
+    job: Job,
+    *,
+    split: str = "test",
+    fresh: bool = False,
+    on_progress: Callable[[Any], None] = ignore,
 ) -> dict[str, Any]:
     """Judge the best model of a run on rows that it has not seen.
+
+    Args:
+        split: train, val or test.
+        fresh: score again what was scored before.
+        on_progress: called with `evaluate.Progress`.
 
     Returns:
         The document of `startup-ray evaluate --json`; unmet gates are told in it, not raised.
 
     Raises:
-        UsageError: model and data do not fit together, or the split is empty.
+        UsageError: the run is unfinished, model and data do not fit together, or the split is empty.
     """
+    require_finished(run)
     folder = evaluation_folder(run, dataset, job, split=split)
-    found = runs.read_json(folder, runs.EVALUATION)
-    if found:
+    document = {} if fresh else runs.read_json(folder, runs.EVALUATION)
+    if document:
         _say_finished("evaluate", folder)
-        return found
-    from startup_ray.evaluate import evaluate
+    else:
+        from startup_ray.evaluate import evaluate
 
-    with hold(folder):
-        return evaluate(
-            run.folder,
-            dataset,
-            folder,
-            options=job.evaluation,
-            split=split,
-            seed=job.seed,
-            on_progress=on_progress,
-        )
+        with hold(folder):
+            document = evaluate(
+                run.folder,
+                dataset,
+                folder,
+                options=job.evaluation,
+                split=split,
+                seed=job.seed,
+                on_progress=on_progress,
+            )
+    runs.put_json(run.folder, runs.LAST_EVALUATION, {"key": folder.name})  # the one that a report shows
+    return document
 
 
 def write_report(found: Sequence[Run], path: str) -> str:
@@ -156,104 +156,6 @@ def write_report(found: Sequence[Run], path: str) -> str:
     from startup_ray.report import write_report as write
 
     return write([run.folder for run in found], path)
-
-
-def dataset_folder(job: Job, *, fresh: bool = False) -> Folder:
-    """Where this job's dataset lies or will lie.
-
-    Raises:
-        StorageError: storage that would not outlive the process.
-    """
-    from startup_ray.session import require_lasting
-
-    require_lasting(job.storage)
-    return runs.dataset_folder(job.storage, job.name, runs.dataset_key(job.ingest), fresh=fresh)
-
-
-def run_folder(dataset: Dataset, job: Job, *, fresh: bool = False) -> Folder:
-    """Where this job's training run on this dataset lies or will lie."""
-    from startup_ray.session import require_lasting
-
-    require_lasting(job.storage)
-    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed)
-    return runs.run_folder(job.storage, job.name, key, fresh=fresh)
-
-
-def evaluation_folder(run: Run, dataset: Dataset, job: Job, *, split: str = "test") -> Folder:
-    """Where the evaluation of this run by these options lies or will lie."""
-    return run.folder / "evaluations" / runs.evaluation_key(dataset.digest, split, job.evaluation)
-
-
-def find_dataset(job: Job) -> Dataset | None:
-    """The finished dataset of this job, whether its manifest has changed since or is gone."""
-    return _finished(dataset_folder(job))
-
-
-def find_run(dataset: Dataset, job: Job) -> Run:
-    """The newest finished run of this job.
-
-    Raises:
-        UsageError: there is none.
-    """
-    run = runs.read_run(run_folder(dataset, job))
-    if not run.is_finished:
-        raise UsageError("no finished run of this job", where=str(run.folder), hint="run `startup-ray train JOB` first")
-    return run
-
-
-def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> list[Step]:
-    """What the stages of this job would do now, from what lies on storage; starts nothing.
-
-    Raises:
-        ManifestError: there is something to ingest, and no manifest.
-    """
-    folder = dataset_folder(job, fresh=fresh and "ingest" in stages)
-    dataset = _finished(folder)
-    if "ingest" in stages:
-        require_manifest(job.ingest.manifest)
-        dataset = _current(job, dataset)
-    steps = {"ingest": Step("ingest", "finished" if dataset else _begun(folder), str(folder))}
-    waits = {stage: Step(stage, "waits", "") for stage in STAGES[1:]}
-    if dataset is None:
-        return [(steps | waits)[stage] for stage in stages]
-    run = runs.read_run(run_folder(dataset, job, fresh=fresh and "train" in stages))
-    steps["train"] = Step("train", "finished" if run.is_finished else _begun(run.folder), str(run.folder))
-    if run.is_finished:
-        judged = evaluation_folder(run, dataset, job)
-        state: State = "finished" if runs.read_json(judged, runs.EVALUATION) else "new"
-        steps["evaluate"] = Step("evaluate", state, str(judged))
-        steps["report"] = Step("report", "new", run.folder.path(runs.REPORT))
-    return [(waits | steps)[stage] for stage in stages]
-
-
-def _finished(folder: Folder) -> Dataset | None:
-    return read_dataset(folder) if folder.exists(runs.DATASET) else None
-
-
-def _current(job: Job, dataset: Dataset | None) -> Dataset | None:
-    """The dataset if it is that of the manifest as it is now."""
-    is_current = dataset is not None and dataset.manifest_digest == manifest_digest(job.ingest.manifest)
-    return dataset if is_current else None
-
-
-def _begun(folder: Folder) -> State:
-    return "resumes" if folder.exists() else "new"
-
-
-def _describe(folder: Folder, job: Job, dataset: Dataset) -> None:
-    """Put beside a run what made it: the resolved job, the software, the dataset."""
-    text = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False)
-    folder.put_whole("job.yaml", text.encode())
-    runs.put_json(folder, runs.DATASET, {"dataset": str(dataset.folder), "digest": dataset.digest})
-    packages = ("startup_ray", "ray", "tensorflow", "keras", "numpy", "pyarrow")
-    environment = {
-        "versions": {name: metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-    runs.put_json(folder, "environment.json", environment)
 
 
 def _say_finished(stage: str, folder: Folder) -> None:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from startup_ray import __version__
 from startup_ray.errors import INTERRUPTED, GateError, StartupRayError, UsageError
@@ -38,13 +38,15 @@ def entry() -> None:
 
 def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> int:
     """Run one command; returns its exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.verb is None:
-        parser.print_help()
-        return UsageError.exit_code
-    _set_up(args, owns_process=owns_process)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = argparse.Namespace(json="--json" in words, verbose=0)  # until they are parsed
     try:
+        parser = _parser()
+        args = parser.parse_args(words)
+        if args.verb is None:
+            parser.print_help()
+            return UsageError.exit_code
+        _set_up(args, owns_process=owns_process)
         return int(args.run(args))
     except KeyboardInterrupt:
         return _fail(args, StartupRayError("interrupted", hint="run the same command again to go on"), INTERRUPTED)
@@ -59,8 +61,15 @@ def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> in
         return _fail(args, ours, ours.exit_code)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong words are an error of ours, so that `--json` tells it too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="startup-ray",
         description="From a list of image URLs to a tested Keras 3 model, on a laptop or a Ray cluster.",
         epilog=EXIT_CODES,
@@ -86,14 +95,15 @@ def _parser() -> argparse.ArgumentParser:
         add(verb, _stages, text).add_argument("job", metavar="JOB", help="a job file")
     report = add("report", _report, "one HTML file about a run, or comparing several")
     report.add_argument("targets", metavar="JOB|RUN", nargs="+", help="a job file, or folders of runs")
-    report.add_argument("--out", metavar="FILE", help="where to write it (default: report.html in the last run)")
+    report.add_argument("--out", metavar="FILE", help="where to write it (default: in the folder of the last run)")
     schema = verbs.add_parser("schema", help="JSON schema of a job file", description="JSON schema of a job file")
-    schema.set_defaults(run=_schema, verb="schema", json=True, verbose=0, quiet=False)
+    schema.add_argument("--json", action="store_true", help="it is JSON anyway")
+    schema.set_defaults(run=_schema, verb="schema", verbose=0, quiet=False)
     return parser
 
 
-def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common() -> _Parser:
+    common = _Parser(add_help=False)
     common.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
     common.add_argument("--dry-run", action="store_true", help="print the resolved job and what would be done")
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -122,19 +132,18 @@ def _schema(_: argparse.Namespace) -> int:
 
 def _stages(args: argparse.Namespace) -> int:
     """`demo`, `run` and the verbs of one stage."""
-    from startup_ray import api
     from startup_ray.jobfile import load_job
+    from startup_ray.planning import STAGES, plan
 
     path = args.job or _digits_job()
     job = load_job(path, set=args.set)
-    stages = api.STAGES if args.verb in ("demo", "run") else (args.verb,)
-    steps = api.plan(job, stages, fresh=args.fresh)
+    stages = STAGES if args.verb in ("demo", "run") else (args.verb,)
+    steps = plan(job, stages, fresh=args.fresh)
     if args.dry_run:
         return _show_plan(args, job, steps)
     dataset = None if "ingest" in stages else _need_dataset(job)  # before Ray is started for nothing
-    is_ray_needed = any(step.state != "finished" for step in steps if step.stage in ("ingest", "train"))
     # Ray tells of dead workers on stdout, which belongs to the result.
-    with redirect_stdout(sys.stderr), _ray(args, needed=is_ray_needed):
+    with redirect_stdout(sys.stderr), _ray(args, needed=any(step.needs_ray for step in steps)):
         documents = _carry_out(args, job, stages, dataset)
     one_stage = args.verb not in ("demo", "run")
     _show(args, documents[args.verb] if one_stage else {"stages": documents}, documents, path)
@@ -144,46 +153,52 @@ def _stages(args: argparse.Namespace) -> int:
 def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str], dataset: Dataset | None) -> Documents:
     from startup_ray import api
     from startup_ray.console import progress
+    from startup_ray.planning import find_run
 
     documents: Documents = {}
     if dataset is None:
         with progress("ingest", quiet=args.quiet) as show:
             dataset = api.ingest_images(job, fresh=args.fresh, on_progress=show)
         documents["ingest"] = dataset.document()
+    if "train" in stages and "evaluate" in stages:
+        from startup_ray.evaluate import preflight
+
+        preflight(dataset, dataset.classes, job.evaluation)  # rather than after an hour of training
     if "train" in stages:
         with progress("train", quiet=args.quiet) as show:
             run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)
         documents["train"] = run.document
     elif stages != ("ingest",):
-        run = api.find_run(dataset, job)
+        run = find_run(dataset, job)
     if "evaluate" in stages:
         with progress("evaluate", quiet=args.quiet) as show:
-            documents["evaluate"] = api.evaluate_model(run, dataset, job, on_progress=show)
+            documents["evaluate"] = api.evaluate_model(run, dataset, job, fresh=args.fresh, on_progress=show)
     if "report" in stages:
         documents["report"] = _write_report([run], None)
     return documents
 
 
 def _need_dataset(job: Job) -> Dataset:
-    from startup_ray import api
+    from startup_ray.planning import dataset_folder, find_dataset
 
-    dataset = api.find_dataset(job)
+    dataset = find_dataset(job)
     if dataset is None:
-        where = str(api.dataset_folder(job))
+        where = str(dataset_folder(job))
         raise UsageError("no finished dataset of this job", where=where, hint="run `startup-ray ingest JOB` first")
     return dataset
 
 
 def _report(args: argparse.Namespace) -> int:
-    from startup_ray import api, runs
+    from startup_ray import runs
     from startup_ray.jobfile import load_job
+    from startup_ray.planning import find_run
     from startup_ray.storage import open_folder
 
     found: list[Run] = []
     for target in args.targets:
         if Path(target).suffix in (".yaml", ".yml"):
             job = load_job(target, set=args.set)
-            found.append(api.find_run(_need_dataset(job), job))
+            found.append(find_run(_need_dataset(job), job))
         else:
             run = runs.read_run(open_folder(target))
             if not run.folder.exists("job.yaml"):
@@ -200,7 +215,8 @@ def _report(args: argparse.Namespace) -> int:
 def _write_report(found: Sequence[Run], path: str | None) -> dict[str, Any]:
     from startup_ray import api, runs
 
-    return {"report": api.write_report(found, path or found[-1].folder.path(runs.REPORT))}
+    name = runs.REPORT if len(found) == 1 else runs.COMPARISON
+    return {"report": api.write_report(found, path or found[-1].folder.path(name))}
 
 
 def _ray(args: argparse.Namespace, *, needed: bool) -> AbstractContextManager[Any]:

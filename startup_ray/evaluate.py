@@ -78,8 +78,9 @@ def evaluate(
         ClusterError: Ray lost the workers, or storage cannot be used.
     """
     classes = read_classes(run)
+    preflight(dataset, classes, options, split=split)
     gates = [parse_gate(text, classes) for text in options.gates]
-    total = _require_rows(dataset, split, classes)
+    total = dataset.splits[split]
     predictions = folder / "predictions"
     task = ScoringTask(run=run, classes=classes, dataset=dataset, split=split, predictions=predictions)
     parts = _in_process(task) if total <= options.ray_above_rows else _by_ray(task)
@@ -99,6 +100,17 @@ def evaluate(
     } | judge(stats, classes, gates, average=options.average, seed=seed)
     put_json(folder, EVALUATION, document)
     return document
+
+
+def preflight(dataset: Dataset, classes: tuple[str, ...], options: EvaluationOptions, *, split: str = "test") -> None:
+    """See that there will be something to judge, and that the gates are about these classes.
+
+    Raises:
+        UsageError: an empty split, no class in common, or a gate that cannot be read.
+    """
+    for gate in options.gates:
+        parse_gate(gate, classes)
+    _require_rows(dataset, split, classes)
 
 
 def judge(stats: Stats, classes: tuple[str, ...], gates: list[Gate], *, average: str, seed: int) -> dict[str, Any]:
@@ -138,17 +150,15 @@ def read_classes(run: Folder) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _require_rows(dataset: Dataset, split: str, classes: tuple[str, ...]) -> int:
-    rows = dataset.splits.get(split, 0)
+def _require_rows(dataset: Dataset, split: str, classes: tuple[str, ...]) -> None:
     place = str(dataset.folder)
-    if not rows:
+    if not dataset.splits.get(split, 0):
         counts = ", ".join(f"{name} {count}" for name, count in dataset.splits.items())
         hint = f"its splits: {counts}; see `ingest.split` in the job file"
         raise UsageError(f"no images in the {split!r} split", where=place, hint=hint)
     if dataset.classes and not set(dataset.classes) & set(classes):
         hint = f"dataset: {_some(dataset.classes)}; model: {_some(classes)}"
         raise UsageError("the dataset and the model have no class in common", where=place, hint=hint)
-    return rows
 
 
 def _some(names: tuple[str, ...]) -> str:

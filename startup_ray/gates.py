@@ -78,7 +78,7 @@ def check_gates(gates: Sequence[Gate], document: Mapping[str, Any]) -> list[dict
 
 def _value(gate: Gate, document: Mapping[str, Any]) -> float | None:
     if gate.label is not None:
-        rows = [row for row in document["per_class"] if row["class"] == gate.label]
+        rows = [row for row in document["per_class"] if row["class"] == gate.label and row["support"]]
         return rows[0][gate.metric] if rows else None
     if gate.end is not None:
         ends = document["intervals"].get(gate.metric)

@@ -100,7 +100,8 @@ class TrainingOptions(Section):
     checkpoint_every_steps: PositiveInt = Field(200, description="also at the end of each epoch")
     keep: PositiveInt = Field(3, description="checkpoints to keep, the newest")
     monitor: Literal["val/f1", "val/accuracy", "val/loss"] = Field(
-        "val/f1", description="what makes model.keras the best; without a val split it is the last"
+        "val/f1",
+        description="what makes model.keras the best; of equals the lower val/loss, without a val split the last",
     )
 
 

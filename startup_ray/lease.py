@@ -34,6 +34,7 @@ TTL_S = 30.0
 @dataclass(frozen=True, kw_only=True)
 class Owner:
     host: str
+    """Name, boot and process namespace: containers may share a host's name, but not its processes."""
     pid: int
     started: str
     """Start time of the process, which tells it from a later one with the same pid."""
@@ -42,7 +43,7 @@ class Owner:
 
     def is_gone(self) -> bool:
         """True when this host can tell that the process has ended; another host cannot."""
-        return self.host == socket.gethostname() and _start_time(self.pid) != self.started
+        return self.host == _host() and _start_time(self.pid) != self.started
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ def _take(folder: Folder, ttl_s: float, clock: Callable[[], float]) -> Lease:
             hint=f"wait for it, stop it, or use --fresh; a dead owner is forgotten in {expires - clock():.0f} s",
         )
     nonce = uuid.uuid4().hex
-    me = Owner(host=socket.gethostname(), pid=os.getpid(), started=_start_time(os.getpid()), user=_user(), nonce=nonce)
+    me = Owner(host=_host(), pid=os.getpid(), started=_start_time(os.getpid()), user=_user(), nonce=nonce)
     lease = Lease(Fence(folder, number + 1, nonce), me)
     if not _create(lease, expires=clock() + ttl_s):
         raise RunHeldError("another process has just begun to write this folder", where=str(folder))
     lease.fence.check()
-    for old in folder.list("lease"):
-        if int(old.removesuffix(".json")) < number:
-            folder.delete(f"lease/{old}")
+    for old in _numbers(folder):
+        if old < number:
+            folder.delete(f"lease/{old}.json")
     return lease
 
 
@@ -130,6 +131,8 @@ def _create(lease: Lease, *, expires: float) -> bool:
         os.link(folder.path(draft), folder.path(name))
     except FileExistsError:
         return False
+    except OSError as error:
+        raise StorageError(f"cannot link a file here: {error.strerror}", where=str(folder)) from error
     finally:
         Path(folder.path(draft)).unlink()
     return True
@@ -144,11 +147,19 @@ def _encode(lease: Lease, expires: float) -> bytes:
 
 
 def _latest(folder: Folder) -> tuple[int, dict[str, Any]]:
-    numbers = [int(name.removesuffix(".json")) for name in folder.list("lease")]
-    if not numbers:
+    number = max(_numbers(folder), default=0)
+    if not number:
         return 0, {}
-    number = max(numbers)
-    return number, json.loads(folder.read(f"lease/{number}.json"))
+    try:
+        record: dict[str, Any] = json.loads(folder.read(f"lease/{number}.json"))
+    except (FileNotFoundError, ValueError) as error:
+        raise StorageError("the lease of this folder cannot be read", where=str(folder)) from error
+    return number, record
+
+
+def _numbers(folder: Folder) -> list[int]:
+    names = [name.removesuffix(".json") for name in folder.list("lease")]
+    return [int(name) for name in names if name.isdigit()]
 
 
 def _owner(record: dict[str, Any]) -> Owner:
@@ -157,7 +168,16 @@ def _owner(record: dict[str, Any]) -> Owner:
 
 
 def _name(record: dict[str, Any]) -> str:
-    return f"process {record.get('pid')} of {record.get('user')} on {record.get('host')}"
+    host = str(record.get("host")).split(" ", 1)[0]
+    return f"process {record.get('pid')} of {record.get('user')} on {host}"
+
+
+def _host() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _start_time(pid: int) -> str:

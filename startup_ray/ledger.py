@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from startup_ray.errors import DataError
 
@@ -45,7 +45,16 @@ STATES = {
 SUCCESS = ("ok", "duplicate")
 """States that count towards `min_success`."""
 
-_SECRET = re.compile(r"sig|token|key|secret|credential|password|auth|policy", re.IGNORECASE)
+_MAX_NAME = 24
+"""Characters of the name of a query parameter; what is longer is no name but a value."""
+
+_SECRET = re.compile(
+    r"sig|token|key|secret|cred|pass|pwd|auth|policy|jwt|sess|hmac|bearer|ticket|hdne|hdnt|(?<![a-z])(sid|pw|pin|otp|code)(?![a-z])",
+    re.IGNORECASE,
+)
+_FIELD = re.compile(r"[&;?#]")
+_USER = re.compile(r"^(?:([^/\\@]*(?::[/\\]+|[/\\]{2,}))[^/\\]*|[^/\\@:]*:[^/\\]*)@")
+"""User information, also of a URL without a scheme or with the wrong number of slashes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,14 +102,19 @@ def check_law(counts: Mapping[str, int], items: int) -> None:
 
 
 def redact(url: str) -> str:
-    """The URL without user information and without the values of query parameters that look secret."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        return url.split("?", 1)[0]
-    if not any(_SECRET.search(name) for name, _ in query):
-        return urlunsplit(parts._replace(netloc=host))
-    kept = [(name, "REDACTED" if _SECRET.search(name) else value) for name, value in query]
-    return urlunsplit(parts._replace(netloc=host, query=urlencode(kept)))
+    """The URL without user information and fragment, and without any query value if one of the names looks secret.
+
+    Works on the text, not on its parts: a URL that no parser accepts may hold a secret too. A query that is one long
+    word is a secret itself, and so is what a parameter hides in an encoded URL of its own.
+    """
+    place, mark, fragment = url.partition("#")
+    if mark and "://" not in place and "=" not in fragment:
+        place = url  # the name of a local file
+    place, mark, query = place.partition("?")
+    names = [field.partition("=")[0] for field in _FIELD.split(f"{query}&{unquote(query)}")]
+    if any(len(name) > _MAX_NAME or _SECRET.search(name) for name in names):
+        fields = [field.partition("=") for field in re.split("[&;]", query)]
+        query = "&".join(
+            f"{name}=REDACTED" if equals and len(name) <= _MAX_NAME else "REDACTED" for name, equals, _ in fields
+        )
+    return _USER.sub(r"\1", place) + mark + query

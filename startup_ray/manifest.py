@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +23,10 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from startup_ray.errors import ManifestError
-from startup_ray.items import BadRow, Item, NotJson, parse_row
+from startup_ray.items import BadRow, Item, parse_row
 from startup_ray.ledger import redact
+from startup_ray.rows import SHAPE, json_rows, jsonl_rows
 
-MAX_LINE = 1 << 20
-"""Bytes of one line of a `.jsonl` manifest."""
 TIMEOUT_S = (10.0, 30.0)
 """Limits for connecting to the server of a manifest and for each read from it."""
 TOTAL_TIMEOUT_S = 3_600.0
@@ -37,7 +35,6 @@ SAMPLES = {"sample:digits": 1}
 """Samples with the version of what they hold."""
 
 _FORMS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_SHAPE = 'expected {"items": [{"id": ..., "url": ...}, ...]}, a list of such objects, or one object a line (.jsonl)'
 
 
 class Manifest:
@@ -55,12 +52,12 @@ class Manifest:
         Raises:
             ManifestError: not JSON, no list of items, none in it, or the connection broke.
         """
-        read = _json_rows if self._form == "json" else _jsonl_rows
+        read = json_rows if self._form == "json" else jsonl_rows
         position = -1
         for position, value in enumerate(read(self._stream, self._where)):
             yield parse_row(value, position)
         if position < 0:
-            raise ManifestError("no items in this manifest", where=self._where, hint=_SHAPE)
+            raise ManifestError("no items in this manifest", where=self._where, hint=SHAPE)
 
     def digest(self) -> str:
         """`sha256:` and hex over all raw bytes; reads what is left of them."""
@@ -122,72 +119,6 @@ def sample_version(name: str) -> int:
     if name not in SAMPLES:
         raise ManifestError("no such sample", where=name, hint=f"there are: {', '.join(SAMPLES)}")
     return SAMPLES[name]
-
-
-def _json_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
-    import ijson
-
-    _skip_mark(stream)
-    first = _first_sign(stream)
-    if first not in (b"[", b"{"):
-        raise ManifestError("not JSON: it begins neither with { nor with [", where=where, hint=_SHAPE)
-    rows = 0
-    try:
-        for value in ijson.items(stream, "item" if first == b"[" else "items.item"):
-            yield value
-            rows += 1
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = error.args[0] if error.args else error
-        told = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        place = _line_of_fault(where)
-        raise ManifestError(
-            f"not JSON after {rows} items: {told.strip().splitlines()[0]}",
-            where=f"{where}:{place}" if place else where,
-            hint=_SHAPE,
-        ) from error
-
-
-def _jsonl_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
-    _skip_mark(stream)
-    number = 0
-    while line := stream.readline(MAX_LINE):
-        number += 1
-        is_long = len(line) == MAX_LINE and not line.endswith(b"\n")
-        while is_long and (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-            pass
-        if not line.strip():
-            continue
-        try:
-            yield NotJson(f"line {number} is longer than {MAX_LINE} bytes") if is_long else json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == 1:  # a page of HTML, a CSV: not a manifest at all
-                raise ManifestError(f"not JSON: {error}", where=f"{where}:1", hint=_SHAPE) from error
-            yield NotJson(f"line {number} is not JSON")
-
-
-def _skip_mark(stream: io.BufferedReader) -> None:
-    if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # the byte order mark that Windows tools write
-        stream.read(3)
-
-
-def _first_sign(stream: io.BufferedReader) -> bytes:
-    while (sign := stream.peek(1)[:1]).isspace():
-        stream.read(1)
-    return sign
-
-
-def _line_of_fault(path: str, limit: int = 1 << 26) -> int:
-    """Line of the first fault in a local JSON file, or 0: the streaming parser does not tell it."""
-    try:
-        if os.path.getsize(path) > limit:
-            return 0
-        with open(path, encoding="utf-8-sig") as stream:
-            json.load(stream)
-    except json.JSONDecodeError as error:
-        return error.lineno
-    except (OSError, ValueError, RecursionError):
-        return 0
-    return 0
 
 
 @contextmanager

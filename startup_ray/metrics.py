@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -156,10 +157,12 @@ def confusion_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
 def intervals(
     matrix: np.ndarray, seed: int, *, average: str = "macro", draws: int = 2_000, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Bootstrap percentile interval of each metric that a confusion matrix int64 [C, C] gives; none if it is empty.
+    """Interval of each metric that a confusion matrix int64 [C, C] gives; none if it is empty.
 
-    Drawing n rows with replacement and counting them is one Multinomial(n, matrix / n) draw (Efron 1979), so no
-    row is needed again.
+    Accuracy, and what equals it, is a proportion: Wilson's score interval (1927), which holds for few rows and few
+    mistakes too. The others are bootstrap percentiles: drawing n rows with replacement and counting them is one
+    Multinomial(n, matrix / n) draw (Efron 1979), so no row is needed again. A metric whose draws are all equal, as
+    without any mistake, has no interval: the bootstrap cannot tell how sure that is.
     """
     true, predicted = np.nonzero(matrix)
     counts = matrix[true, predicted]
@@ -172,15 +175,27 @@ def intervals(
         for i in range(0, draws, chunk)
     ]
     tail = (1 - level) / 2
-    ends = {name: np.quantile(np.concatenate([part[name] for part in parts]), [tail, 1 - tail]) for name in parts[0]}
-    plain = {name: ends[f"{name}_{average}"] for name in AVERAGED}
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    ends = {name: np.quantile(values, [tail, 1 - tail]) for name, values in drawn.items() if np.ptp(values) > 0}
+    proportion = _wilson(int(np.trace(matrix)), int(matrix.sum()), level)
+    ends |= dict.fromkeys(["accuracy", *(f"{name}_micro" for name in AVERAGED)], proportion)
+    plain = {name: ends[f"{name}_{average}"] for name in AVERAGED if f"{name}_{average}" in ends}
     return {name: (float(low), float(high)) for name, (low, high) in (ends | plain).items()}
+
+
+def _wilson(hits: int, rows: int, level: float) -> np.ndarray:
+    """Score interval float64 [2] of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = hits / rows, z * z / rows
+    middle, half = share + weight / 2, z * math.sqrt(share * (1 - share) / rows + weight / rows / 4)
+    return np.clip(np.array([middle - half, middle + half]) / (1 + weight), 0.0, 1.0)
 
 
 def _shifted(logits: np.ndarray) -> np.ndarray:
     """float64 [N, C], each row less its maximum, so that no exponential overflows."""
     wide = np.ascontiguousarray(logits, np.float64)
-    result: np.ndarray = wide - wide.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is what such a row shall give
+        result: np.ndarray = wide - wide.max(axis=1, keepdims=True)
     return result
 
 

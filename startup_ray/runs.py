@@ -1,6 +1,6 @@
 """Keys and paths of datasets and runs, each named once. The folder is the truth.
 
-    <storage>/datasets/<name>-<key>/        dataset.json images/*.parquet ledger/*.parquet
+    <storage>/datasets/<name>-<key>[-<n>]/  dataset.json images/*.parquet ledger/*.parquet
     <storage>/runs/<name>-<key>-<n>/        job.yaml environment.json metrics/*.jsonl checkpoints/<step>/ LATEST
                                             model.keras last.keras classes.json exit.json
                                             evaluations/<key>/{evaluation.json, predictions/*.parquet} report.html
@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from startup_ray.errors import StorageError
 from startup_ray.job import CnnOptions, EvaluationOptions, ImageOptions, IngestOptions, TrainingOptions
 from startup_ray.storage import Folder, open_folder
 
@@ -23,6 +24,8 @@ DATASET = "dataset.json"
 EXIT = "exit.json"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
+COMPARISON = "comparison.html"
+LAST_EVALUATION = "evaluations/last.json"
 CLASSES = "classes.json"
 BEST_MODEL = "model.keras"
 LAST_MODEL = "last.keras"
@@ -64,14 +67,45 @@ def location_of(manifest: str) -> str:
     return os.path.abspath(os.path.expanduser(manifest)) if is_path else manifest
 
 
-def dataset_folder(storage: str, name: str, key: str, *, fresh: bool = False) -> Folder:
-    """The newest dataset folder of this name and key, or the next one if `fresh`."""
-    return _numbered(open_folder(storage) / "datasets", f"{name}-{key}", fresh=fresh, first="")
+@dataclass(frozen=True)
+class Series:
+    """Folders of one name and key. Number 1 is the first, `--fresh` makes the next."""
+
+    parent: Folder
+    stem: str
+    first: str
+    """Name of number 1; the others are the stem and their number."""
+
+    def newest(self) -> Folder:
+        """The one with the highest number; the first if there is none."""
+        return self._folder(max(self._numbers(), default=1))
+
+    def newest_with(self, name: str) -> Folder | None:
+        """The one with the highest number among those that hold this file."""
+        folders = [self._folder(number) for number in sorted(self._numbers(), reverse=True)]
+        return next((folder for folder in folders if folder.exists(name)), None)
+
+    def next(self) -> Folder:
+        """One that is not there yet."""
+        return self._folder(max(self._numbers(), default=0) + 1)
+
+    def _numbers(self) -> list[int]:
+        names = self.parent.list()
+        tails = [name.removeprefix(f"{self.stem}-") for name in names if name.startswith(f"{self.stem}-")]
+        return [1] * (self.first in names) + [int(tail) for tail in tails if tail.isdigit()]
+
+    def _folder(self, number: int) -> Folder:
+        return self.parent / (self.first if number == 1 else f"{self.stem}-{number}")
 
 
-def run_folder(storage: str, name: str, key: str, *, fresh: bool = False) -> Folder:
-    """The newest run folder of this name and key, or the next one if `fresh`."""
-    return _numbered(open_folder(storage) / "runs", f"{name}-{key}", fresh=fresh, first="-1")
+def dataset_series(storage: str, name: str, key: str) -> Series:
+    """Datasets of this name and key; the first has no number."""
+    return Series(open_folder(storage) / "datasets", f"{name}-{key}", first=f"{name}-{key}")
+
+
+def run_series(storage: str, name: str, key: str) -> Series:
+    """Training runs of this name and key."""
+    return Series(open_folder(storage) / "runs", f"{name}-{key}", first=f"{name}-{key}-1")
 
 
 def read_run(folder: Folder) -> Run:
@@ -80,11 +114,17 @@ def read_run(folder: Folder) -> Run:
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
-    """A JSON document, or an empty one if there is none."""
+    """A JSON document, or an empty one if there is none.
+
+    Raises:
+        StorageError: it cannot be read, or is no JSON.
+    """
     try:
         document: dict[str, Any] = json.loads(folder.read(name))
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise StorageError("this file is damaged", where=folder.path(name), hint="use --fresh") from error
     return document
 
 
@@ -101,18 +141,6 @@ def read_history(folder: Folder) -> list[dict[str, Any]]:
             record = json.loads(line)
             epochs[record["epoch"]] = record
     return [epochs[epoch] for epoch in sorted(epochs)]
-
-
-def _numbered(parent: Folder, stem: str, *, fresh: bool, first: str) -> Folder:
-    taken = {stem + first: 1} | {f"{stem}-{n}": n for n in _numbers(parent, stem)}
-    there = [n for name, n in taken.items() if name in parent.list()]
-    number = max(there, default=0) + 1 if fresh else max(there, default=1)
-    return parent / (stem + first if number == 1 else f"{stem}-{number}")
-
-
-def _numbers(parent: Folder, stem: str) -> list[int]:
-    tails = [name.removeprefix(f"{stem}-") for name in parent.list() if name.startswith(f"{stem}-")]
-    return [int(tail) for tail in tails if tail.isdigit()]
 
 
 def _plain(section: Any) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +40,7 @@ def connect(address: str | None = None) -> Iterator[Session]:
     A Ray that is already initialised in this process is used as it is and left alone.
 
     Raises:
-        ClusterError: no Ray answers there, or none can be started.
+        ClusterError: no Ray answers there, none can be started, or it fails while the block runs.
     """
     import ray
 
@@ -46,6 +48,8 @@ def connect(address: str | None = None) -> Iterator[Session]:
         yield _describe()
         return
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    is_main = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=wanted,
@@ -56,8 +60,13 @@ def connect(address: str | None = None) -> Iterator[Session]:
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ClusterError(f"no Ray to work with: {reason}", where=wanted, hint="check --address") from error
+    if is_main:
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put a handler of its own there
     try:
         yield _describe()
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ClusterError(f"Ray failed: {reason}", where=wanted, hint="run the same command again") from error
     finally:
         ray.shutdown()
 

@@ -105,6 +105,13 @@ class Folder:
             elif kind != FileType.NotFound:
                 filesystem.delete_file(f"{root}/{name}")
 
+    def clear_drafts(self, name: str = "") -> None:
+        """Remove what killed processes left half written in a folder; call it only as its one writer."""
+        if self.is_local:
+            with _told("delete", self.path(name)):
+                for draft in Path(self.path(name)).glob(".tmp-*"):
+                    draft.unlink(missing_ok=True)
+
     def filesystem(self) -> tuple[Any, str]:
         """`pyarrow.fs.FileSystem` and the path in it, for readers of Parquet."""
         return _resolve(self.uri)
@@ -116,6 +123,7 @@ def open_folder(location: str) -> Folder:
     Raises:
         StorageError: pyarrow knows no such scheme.
     """
+    location = location.removeprefix("file://")
     if "://" not in location:
         return Folder(os.path.abspath(os.path.expanduser(location)))
     folder = Folder(location.rstrip("/"))

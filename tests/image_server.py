@@ -30,7 +30,7 @@ class ImageServer:
     def __init__(self) -> None:
         self.hits: Counter[str] = Counter()
         self.bodies: dict[str, bytes] = {}
-        """What `/body/<name>` answers."""
+        """What `/body/<name>` answers, and `/raw/<name>` with nothing around it, its head included."""
         self.delay_s = 0.0
         """Pause before each image."""
         self.open_now = 0
@@ -48,6 +48,7 @@ class ImageServer:
             app.router.add_get(f"/{path}{{rest:.*}}", getattr(self, f"_{path}"))
         app.router.add_get("/image/{number}.png", self._image)
         app.router.add_get("/body/{name}", self._body)
+        app.router.add_get("/raw/{name}", self._raw)
         app.router.add_get("/bomb", self._bomb)
         app.router.add_get("/badgzip", self._badgzip)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -84,6 +85,12 @@ class ImageServer:
 
     async def _body(self, request: web.Request) -> web.Response:
         return web.Response(body=self.bodies[request.match_info["name"]])
+
+    async def _raw(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.write(self.bodies[request.match_info["name"]])
+        request.transport.close()
+        return web.Response()
 
     async def _status(self, request: web.Request) -> web.Response:
         return web.Response(status=int(request.query["code"]))

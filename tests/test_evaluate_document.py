@@ -65,7 +65,6 @@ def test_without_a_scored_row_the_document_is_still_json() -> None:
     [
         ('["0", "1", "2"]', "val", "f1 > 0", "no images in the 'val' split"),
         ('["0", "1", "2"]', "exam", "f1 > 0", "its splits: train 6, val 0, test 6"),
-        ('["0", "1", "2"]', "test", "f1_macr > 0", "did you mean 'f1_macro'?"),
         ('["0", "1", "2"]', "test", "recall[9] > 0", "'9' is no class"),
         ('["cat", "dog"]', "test", "f1 > 0", "no class in common"),
         ('{"0": 1}', "test", "f1 > 0", "not a JSON list of class names"),

@@ -10,7 +10,11 @@ from startup_ray.gates import check_gates, parse_gate
 DOCUMENT: dict[str, Any] = {
     "metrics": {"f1": 0.9, "accuracy": 0.95, "log_loss": 0.2, "mcc": None},
     "intervals": {"accuracy": [0.93, 0.97]},
-    "per_class": [{"class": "cat", "recall": 0.5}, {"class": "a >= b [x]", "recall": 1.0}],
+    "per_class": [
+        {"class": "cat", "recall": 0.5, "support": 2},
+        {"class": "a >= b [x]", "recall": 1.0, "support": 1},
+        {"class": "absent", "recall": 0.0, "support": 0},
+    ],
 }
 
 
@@ -26,6 +30,7 @@ DOCUMENT: dict[str, Any] = {
         ("recall[cat] >= 0.5", 0.5, True),
         ("recall[a >= b [x]] > 0.9", 1.0, True),
         ("recall[dog] > 0", None, False),
+        ("recall[absent] < 0.5", None, False),
         ("mcc > 0", None, False),
         ("f1.low > 0", None, False),
     ],

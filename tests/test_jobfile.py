@@ -42,6 +42,7 @@ def test_all_errors_of_a_file_are_told_at_once_with_their_lines() -> None:
         (SMALL + "  split: {val: 0.5, test: 0.5}\n", "val + test must be below 1"),
         (SMALL + "  fetch: {max_bytes: 20XB}\n", "jobs/x.yaml:4: ingest.fetch.max_bytes: input should be a valid int"),
         (SMALL + "a: !!python/object/apply:os.system [true]\n", "not YAML"),
+        (SMALL + "evaluation:\n  gates: ['f1_macr > 0']\n", "jobs/x.yaml:5: evaluation.gates: gate 'f1_macr > 0'"),
         (SMALL + "? [1, 2]\n: 3\n", "not YAML"),
     ],
 )

@@ -14,18 +14,16 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "startup_ray"
 
 RINGS: dict[str, int] = {
-    **dict.fromkeys(
-        ["errors", "job", "jobfile", "storage", "lease", "runs", "ledger", "dataset", "manifest", "items"], 0
-    ),
-    **dict.fromkeys(["metrics", "gates"], 0),
+    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance"], 0),
+    **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
     **dict.fromkeys(["ingest", "ingest.guard", "ingest.fetch", "ingest.decode", "ingest.samples"], 1),
-    **dict.fromkeys(["ingest.chunks", "ingest.work", "ingest.seal"], 1),
+    **dict.fromkeys(["ingest.chunks", "ingest.work", "ingest.seal", "ingest.faults", "ingest.resolve"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "ingest.pipeline", "ingest.pool", "evaluate"], 2),
     **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.launch"], 2),
-    **dict.fromkeys(["", "api", "cli", "console", "__main__"], 3),
+    **dict.fromkeys(["", "api", "planning", "cli", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
 

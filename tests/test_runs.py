@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from startup_ray import runs
+from startup_ray.errors import StorageError
 from startup_ray.job import Job
 from startup_ray.storage import Folder
 
@@ -58,24 +59,41 @@ def test_a_local_manifest_counts_by_its_absolute_path(monkeypatch: pytest.Monkey
 
 
 def test_fresh_runs_are_numbered_and_the_newest_counts(tmp_path: Path) -> None:
-    storage = str(tmp_path)
+    series = runs.run_series(str(tmp_path), "x", "k")
+    assert series.newest().name == "x-k-1"
     names = []
     for _ in range(3):
-        folder = runs.run_folder(storage, "x", "k", fresh=True)
+        folder = series.next()
         folder.put_whole("job.yaml", b"")
         names.append(folder.name)
     assert names == ["x-k-1", "x-k-2", "x-k-3"]
-    assert runs.run_folder(storage, "x", "k").name == "x-k-3"
-    assert runs.run_folder(storage, "x", "other").name == "x-other-1"
+    assert series.newest().name == "x-k-3"
+    assert runs.run_series(str(tmp_path), "x", "other").newest().name == "x-other-1"
+
+
+def test_the_newest_finished_run_may_stand_before_one_that_was_killed(tmp_path: Path) -> None:
+    series = runs.run_series(str(tmp_path), "x", "k")
+    assert series.newest_with(runs.EXIT) is None
+    for name in (runs.EXIT, runs.EXIT, "job.yaml"):
+        series.next().put_whole(name, b"{}")
+    found = series.newest_with(runs.EXIT)
+    assert found is not None
+    assert found.name == "x-k-2"
 
 
 def test_the_first_dataset_has_no_number(tmp_path: Path) -> None:
-    storage = str(tmp_path)
-    first = runs.dataset_folder(storage, "x", "k")
-    first.put_whole("a", b"")
-    assert first.name == "x-k"
-    assert runs.dataset_folder(storage, "x", "k", fresh=True).name == "x-k-2"
-    assert runs.dataset_folder(storage, "x", "k").name == "x-k"
+    series = runs.dataset_series(str(tmp_path), "x", "k")
+    for name in ("x-k", "x-k-2", "x-k-3"):
+        assert series.next().name == name
+        series.next().put_whole("a", b"")
+        assert series.newest().name == name
+
+
+def test_a_damaged_document_names_the_file(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.put_whole(runs.EXIT, b"{")
+    with pytest.raises(StorageError, match=r"exit\.json: this file is damaged"):
+        runs.read_run(folder)
 
 
 def test_history_joins_the_parts_and_the_later_attempt_counts(tmp_path: Path) -> None:

@@ -59,10 +59,29 @@ def test_an_unknown_scheme_is_told_at_once() -> None:
         open_folder("gopher://x/y")
 
 
-def test_a_uri_reads_and_writes_like_a_path(tmp_path: Path) -> None:
-    folder = open_folder(f"file://{tmp_path}/")
-    folder.put_whole("x", b"1")
-    assert Folder(str(tmp_path)).read("x") == folder.read("x") == b"1"
+def test_a_file_uri_is_a_path(tmp_path: Path) -> None:
+    assert open_folder(f"file://{tmp_path}/a/") == open_folder(f"{tmp_path}/a")
+
+
+def test_an_object_store_reads_and_writes_like_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()  # which an object store would not need
+    folder = Folder(f"file://{tmp_path}")  # not by `open_folder`, so that the code for object stores serves it
+    folder.put_whole("a/x", b"1")
+    assert folder.read("a/x") == b"1"
+    assert folder.list("a") == ["x"]
+    folder.delete("a")
+    assert not folder.exists("a")
+    with pytest.raises(FileNotFoundError):
+        folder.read("a/x")
+
+
+def test_drafts_of_killed_processes_are_cleared(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.put_whole("a/x", b"1")
+    (tmp_path / "a" / ".tmp-123").write_bytes(b"part")
+    folder.clear_drafts("a")
+    folder.clear_drafts("none")
+    assert os.listdir(tmp_path / "a") == ["x"]
 
 
 def test_a_relative_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

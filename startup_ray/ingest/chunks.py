@@ -1,6 +1,7 @@
 """Chunks of a manifest, and their commits: what an ingest leaves on storage while it runs.
 
     chunks/<index>-<key>.parquet      rows still to be fetched; gone when the dataset is sealed
+    chunks/<index>-<key>.tries        how often a worker has begun with them
     images/<index>-<key>-<n>.parquet  the images of a chunk, in the order of its ok rows
     ledger/<index>-<key>.parquet      one row per row of the chunk, in order: the commit record
 
@@ -26,10 +27,13 @@ import pyarrow.parquet as pq
 
 from startup_ray.dataset import image_schema
 from startup_ray.items import BadRow, Item
+from startup_ray.job import ImageOptions
 from startup_ray.ledger import Outcome, ledger_schema
 from startup_ray.storage import Folder
 
 CHUNKS, IMAGES, LEDGER = "chunks", "images", "ledger"
+MAX_CHUNK_BYTES = 2**28
+"""Of the pixels of one chunk; an actor holds a few chunks, each with a copy on its way to storage."""
 _SHARD = b"shard"
 _TEXTS = ("id", "url", "label", "split", "status", "reason")
 _SPOOL = pa.schema([("position", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
@@ -41,6 +45,12 @@ class Part:
 
     table: pa.Table
     shard: str
+
+
+def items_per_chunk(options: ImageOptions) -> int:
+    """Rows of one commit: 512, fewer of large images, at least 16. It depends on what names the dataset alone."""
+    height, width = options.size
+    return max(16, min(512, MAX_CHUNK_BYTES // (height * width * options.channels)))
 
 
 def spool(
@@ -64,6 +74,22 @@ def read_spool(folder: Folder, name: str) -> list[Item | BadRow]:
     return [_pick(Item if row["status"] is None else BadRow, row) for row in found]
 
 
+def count_try(folder: Folder, name: str) -> int:
+    """Note that work on a chunk begins; how often it has, since the chunk was last spooled or committed."""
+    path = f"{CHUNKS}/{name}.tries"
+    try:
+        tries = int(folder.read(path)) + 1
+    except FileNotFoundError:
+        tries = 1
+    folder.put_whole(path, str(tries).encode())
+    return tries
+
+
+def forget_tries(folder: Folder, name: str) -> None:
+    """Begin to count anew."""
+    folder.delete(f"{CHUNKS}/{name}.tries")
+
+
 def names_in(folder: Folder, kind: str) -> list[str]:
     """Sorted names in CHUNKS, IMAGES or LEDGER, without their ending."""
     return [name.removesuffix(".parquet") for name in folder.list(kind)]
@@ -75,12 +101,13 @@ def commit(folder: Folder, name: str, outcomes: Sequence[Outcome], images: Seque
     write_part(folder, name, table, pa.Table.from_pylist(list(images), schema=image_schema()))
 
 
-def write_part(folder: Folder, name: str, table: pa.Table, images: pa.Table) -> None:
-    """Commit a ledger table and its images under a new shard name; a former shard is left to be removed."""
+def write_part(folder: Folder, name: str, table: pa.Table, images: pa.Table) -> str:
+    """Commit a ledger table and its images under a new shard name, which is returned; a former shard is left."""
     shard = f"{name}-{uuid.uuid4().hex[:8]}" if images.num_rows else ""
     if shard:
         folder.put_whole(f"{IMAGES}/{shard}.parquet", _encode(images))
     replace_part(folder, name, Part(table, shard))
+    return shard
 
 
 def replace_part(folder: Folder, name: str, part: Part) -> None:
@@ -122,7 +149,7 @@ def _portless(url: str) -> str:
         port = parts.port
     except ValueError:
         return url
-    return url if port is None else url.replace(f":{port}", "", 1)
+    return url if port is None else parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
 
 
 def _pick(kind: type[Any], row: dict[str, Any]) -> Any:

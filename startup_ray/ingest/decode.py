@@ -5,12 +5,16 @@
 
 The format is told by the content, never by a name or a header. Size and pixel limit are judged from the image's
 own header, before anything is decoded. Of a moving image the first frame counts. Transparent parts become white,
-as on most pages that such images are drawn for. Colour profiles are not applied.
+as on most pages that such images are drawn for. Colour profiles are not applied. Memory and time are bounded
+against images made to exhaust them: one large image at a time, and a limit on the scans of a JPEG.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +25,15 @@ from startup_ray.job import ImageOptions
 
 # Pillow would warn at its own limit. Ours is judged before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+
+LARGE_PIXELS = 4_000_000
+ONE_LARGE = threading.BoundedSemaphore(1)
+"""Held while an image above LARGE_PIXELS is decoded: a small body may become gigabytes of pixels in each thread."""
+
+MAX_SCANS = 100
+"""Each scan of a progressive JPEG may pass over the whole image, and takes 36 bytes; encoders write about ten."""
+# The marker, and a length that fits the number of components: neither occurs by chance in a film after the image.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # ITU-T T.81, B.2.3
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -55,6 +68,8 @@ def decode(body: bytes, options: ImageOptions, max_pixels: int) -> Decoded:
     kind = sniff(body)
     if kind is None:
         return Decoded(status="not_image", reason=f"begins with {body[:16]!r}")
+    if kind == "JPEG" and len(_SCAN.findall(body)) > MAX_SCANS:
+        return Decoded(status="corrupt", reason=f"more than {MAX_SCANS} scans")
     try:
         with Image.open(io.BytesIO(body), formats=[kind]) as image:
             width, height = image.size
@@ -62,10 +77,11 @@ def decode(body: bytes, options: ImageOptions, max_pixels: int) -> Decoded:
                 return Decoded(status="too_many_pixels", reason=f"{width}x{height}, {max_pixels} pixels allowed")
             if min(width, height) < 1:
                 return Decoded(status="too_small", reason=f"{width}x{height}")
-            orientation = _orientation(image)
+            with ONE_LARGE if width * height > LARGE_PIXELS else nullcontext():
+                orientation = _orientation(image)  # of a PNG it may stand behind the pixels
+                pixels = _upright(image, orientation, options)
             if orientation > 4:  # lies on its side
                 width, height = height, width
-            pixels = _upright(image, orientation, options)
     except Exception as error:  # noqa: BLE001 - decoders raise whatever hostile bytes lead them to
         return Decoded(status="corrupt", reason=(str(error) or type(error).__name__).split("\n", 1)[0][:200])
     return Decoded(status="ok", width=width, height=height, pixels=pixels)
@@ -138,8 +154,10 @@ def _upright(image: Image.Image, orientation: int, options: ImageOptions) -> NDA
 def _flat(image: Image.Image, mode: str) -> Image.Image:
     """Any mode of Pillow -> L or RGB, transparent parts over white."""
     if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip instead of scale
-        wide = np.asarray(image).clip(0, 65_535)
-        return Image.fromarray(np.round(wide / 257).astype(np.uint8)).convert(mode)
+        wide = np.asarray(image).clip(0, 65_535).astype(np.uint32)
+        wide += 128  # in place, and whole numbers: as floats a large image would take eight bytes a pixel
+        wide //= 257
+        return Image.fromarray(wide.astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         clear = image.convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")

@@ -12,34 +12,29 @@ An item that waits for its host, or to be tried again, holds up nobody else.
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
-import ssl
+import socket
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from startup_ray import __version__
-from startup_ray.ingest.guard import BLOCKED, Guard
+from startup_ray.ingest.faults import classify, is_transient, retry_after_s, told
+from startup_ray.ingest.guard import Guard
+from startup_ray.ingest.resolve import Getaddrinfo, Resolver
 from startup_ray.job import FetchOptions
 
 USER_AGENT = f"startup_ray/{__version__} (image dataset builder; aiohttp)"
 BACKOFF_S = 0.5
 BACKOFF_CAP_S = 30.0
-RETRY_AFTER_CAP_S = 60.0
-"""A server may ask for more patience, but gets no more."""
-
-_AGAIN = frozenset({"http_408", "http_425", "http_429", "timeout", "refused", "reset", "truncated"})
-_FAULTS = (aiohttp.ClientError, OSError, ValueError, RuntimeError)  # uvloop raises RuntimeError for some sockets
+LOOKUPS = 32
+"""Names looked up at once, or more where there are more attempts at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +51,8 @@ class Fetched:
     attempts: int = 0
     elapsed_s: float = 0.0
     """Sum over the attempts, without the waits between them."""
+    is_transient: bool = False
+    """Whether another attempt may end better."""
     retry_after_s: float = 0.0
     """What the server asked for, at most RETRY_AFTER_CAP_S."""
 
@@ -71,20 +68,25 @@ class Fetcher:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
+        getaddrinfo: Getaddrinfo = socket.getaddrinfo,
     ) -> None:
         self._options = options
         self._guard = guard
         self._sleep = sleep
         self._uniform = uniform
         self._clock = clock
+        self._getaddrinfo = getaddrinfo
         self._room = asyncio.Semaphore(options.concurrency)
         # Weak, so that a host is forgotten with its last item: a manifest may name millions.
         self._hosts: weakref.WeakValueDictionary[tuple[str, int], asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
+        self._resolver = Resolver(max(LOOKUPS, self._options.concurrency), self._getaddrinfo)
         self._session = aiohttp.ClientSession(
             # The bounds are kept here: time spent in the connector's own queue would count against the attempt.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, socket_factory=self._guard.open_socket),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=300, resolver=self._resolver, socket_factory=self._guard.open_socket
+            ),
             timeout=aiohttp.ClientTimeout(total=self._options.timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),  # one item's cookie is nothing to the next
             headers={"User-Agent": USER_AGENT, "Accept": "image/*, */*;q=0.5"},
@@ -96,6 +98,7 @@ class Fetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+        await self._resolver.close()
 
     async def fetch(self, url: str) -> Fetched:
         """The body behind a URL. One that is ok takes up room until it is handed to `release`."""
@@ -105,7 +108,7 @@ class Fetcher:
                 (target.host or "", target.port or 0), asyncio.Semaphore(self._options.per_host)
             )
         except ValueError as error:
-            return Fetched(status="bad_url", reason=_told(error))
+            return Fetched(status="bad_url", reason=told(error))
         elapsed_s = 0.0
         for attempt in range(self._options.retries + 1):
             async with host:
@@ -118,7 +121,7 @@ class Fetcher:
                     if fetched.body is None:
                         self._room.release()
             elapsed_s += time.monotonic() - began
-            if attempt == self._options.retries or not is_transient(fetched.status):
+            if attempt == self._options.retries or not fetched.is_transient:
                 break
             await self._sleep(max(self._backoff_s(attempt), fetched.retry_after_s))
         return replace(fetched, attempts=attempt + 1, elapsed_s=elapsed_s)
@@ -138,15 +141,17 @@ class Fetcher:
             async with self._session.get(url, max_redirects=self._options.max_redirects + 1) as response:
                 if response.status == 200:
                     return await self._read(response)
+                status = f"http_{response.status:03d}"
                 return Fetched(
-                    status=f"http_{response.status:03d}",
+                    status=status,
                     reason=response.reason or "",
                     http_status=response.status,
-                    retry_after_s=retry_after_s(response.headers, self._clock()),
+                    is_transient=is_transient(status),
+                    retry_after_s=retry_after_s(response.headers, self._clock()) if is_transient(status) else 0.0,
                 )
-        except _FAULTS as error:
+        except Exception as error:  # noqa: BLE001 - whatever a server can bring about is a value
             status, reason = classify(error)
-            return Fetched(status=status, reason=reason)
+            return Fetched(status=status, reason=reason, is_transient=is_transient(status, error))
 
     async def _read(self, response: aiohttp.ClientResponse) -> Fetched:
         limit = self._options.max_bytes
@@ -164,61 +169,11 @@ class Fetcher:
                     return Fetched(
                         status="too_large", reason=f"more than {limit} bytes", http_status=200, size=len(body)
                     )
-        except _FAULTS as error:
+        except Exception as error:  # noqa: BLE001 - see above
             status, reason = classify(error)
             if status in ("reset", "truncated"):
                 status, reason = "truncated", f"{len(body)} of {response.content_length or 'unknown'} bytes"
-            return Fetched(status=status, reason=reason, http_status=200, size=len(body))
+            return Fetched(
+                status=status, reason=reason, http_status=200, size=len(body), is_transient=is_transient(status)
+            )
         return Fetched(status="ok", http_status=200, body=bytes(body), size=len(body))
-
-
-def is_transient(status: str) -> bool:
-    """Whether another attempt may end better (RFC 9110, section 15; 425 in RFC 8470, 429 in RFC 6585)."""
-    return status in _AGAIN or status.startswith("http_5")
-
-
-def retry_after_s(headers: Mapping[str, str], now: float) -> float:
-    """Seconds that `Retry-After` asks for, in [0, RETRY_AFTER_CAP_S]; a number or a date (RFC 9110, 10.2.3)."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), RETRY_AFTER_CAP_S)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max(aware.timestamp() - now, 0.0), RETRY_AFTER_CAP_S)
-
-
-def classify(error: Exception) -> tuple[str, str]:
-    """A fault of a request -> state of the ledger, and a reason in one line."""
-    if isinstance(error, TimeoutError):
-        return "timeout", "no whole answer in time"
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return "too_many_redirects", f"after {len(error.history)} answers"
-    if isinstance(error, aiohttp.NonHttpUrlClientError):
-        return "blocked_scheme", f"redirected to {str(error).partition(':')[0][:20]}:"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", _told(error.os_error)
-    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError)):
-        return "tls", _told(error)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _of_connecting(error.os_error)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        is_coded_badly = isinstance(error.__cause__, ContentEncodingError)
-        return "corrupt" if is_coded_badly else "truncated", _told(error)
-    if isinstance(error, ValueError):  # yarl's and aiohttp's InvalidURL, idna's UnicodeError
-        return "bad_url", _told(error)
-    return "reset", _told(error)
-
-
-def _of_connecting(error: OSError) -> tuple[str, str]:
-    if BLOCKED in str(error):  # in the text, because it may be one of several addresses that were tried
-        return "blocked_address", _told(error)
-    return "reset" if error.errno in (errno.ECONNRESET, errno.EPIPE) else "refused", _told(error)
-
-
-def _told(error: BaseException) -> str:
-    """One line; of an invalid URL its fault alone, because the URL may hold secrets."""
-    text = getattr(error, "description", None) or getattr(error, "strerror", None) or str(error)
-    return (text or type(error).__name__).split("\n", 1)[0][:200]

@@ -16,9 +16,16 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-EMBEDDED = (IPv6Network("::/96"), IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
-"""Prefixes with an IPv4 address in the last 32 bits: IPv4-compatible (RFC 4291) and NAT64 (RFC 6052, RFC 8215)."""
+EMBEDDED = (IPv6Network("::/96"), IPv6Network("64:ff9b::/96"))
+"""Prefixes with an IPv4 address in the last 32 bits: IPv4-compatible (RFC 4291) and NAT64 (RFC 6052)."""
 
+NEVER = (
+    IPv4Network("192.0.0.0/24"),  # protocol assignments (RFC 6890), with the metadata service of Oracle Cloud
+    IPv4Network("168.63.129.16/32"),  # a host's own services on Azure, at a public address
+    IPv6Network("64:ff9b:1::/48"),  # local NAT64 (RFC 8215): each network puts the IPv4 address where it likes
+    IPv6Network("::ffff:0:0:0/96"),  # IPv4-translated (RFC 7915)
+)
+"""Refused unless allowed by name, although `ipaddress` calls some of them global."""
 
 BLOCKED = "blocked address"
 
@@ -51,6 +58,8 @@ class Guard:
         plain = unwrap(ip_address(address.split("%", 1)[0]))
         if any(plain in network for network in self._networks):
             return True
+        if any(plain in network for network in NEVER):
+            return False
         is_local = isinstance(plain, IPv6Address) and plain.is_site_local  # deprecated, and global to `ipaddress`
         return plain.is_global and not plain.is_multicast and not is_local
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from startup_ray.dataset import Dataset, write_dataset
 from startup_ray.errors import StorageError
-from startup_ray.ingest.chunks import LEDGER, names_in, read_part, spool
+from startup_ray.ingest.chunks import LEDGER, items_per_chunk, names_in, read_part, spool
 from startup_ray.ingest.pool import fetch_chunks, run_task
 from startup_ray.ingest.seal import Sealed, clear_spool, seal
 from startup_ray.ingest.work import Tally, Task
@@ -67,24 +67,24 @@ def ingest(
     fence: Fence,
     *,
     on_progress: Callable[[Progress], None] = ignore,
-    chunk_items: int = 512,
+    chunk_items: int | None = None,
 ) -> Dataset:
     """Fetch what a manifest lists into a dataset; run again after a kill it goes on where it was.
 
     Args:
-        chunk_items: rows of a commit. With another number everything is fetched again.
+        chunk_items: rows of a commit, `items_per_chunk` by default. With another number all is fetched again.
 
     Raises:
         ManifestError: the manifest cannot be read.
         RunHeldError: another process has taken over the folder.
         StorageError, ClusterError: storage or Ray failed.
     """
-    fence.check()
-    clear_spool(folder)
-    with _open_source(options.manifest) as source:
+    size = chunk_items or items_per_chunk(options.image)
+    with _spooling(folder, fence), _open_source(options.manifest) as source:
         task = Task(options=options, folder=folder, fence=fence, endpoints=source.endpoints)
         for _ in range(ROUNDS):
-            chunks, digest = _plan(source, options, folder, chunk_items)
+            chunks, digest = _plan(source, options, folder, size)
+            fence.check()  # a long manifest may have outlived the lease
             folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
             counter = _Counter(chunks, folder, on_progress)
             for tally in fetch_chunks(task, [name for name in chunks if name not in counter.committed]):
@@ -95,11 +95,26 @@ def ingest(
         else:
             raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
     check_law(sealed.counts, sealed.items)
-    clear_spool(folder)
     dataset = _describe(sealed, options, folder, digest)
     fence.check()
     write_dataset(dataset)
     return dataset
+
+
+@contextmanager
+def _spooling(folder: Folder, fence: Fence) -> Iterator[None]:
+    """No URL that is still to be fetched, secrets and all, outlives an ingest that ends, or the next after a kill."""
+    fence.check()
+    clear_spool(folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(StorageError):  # of another owner by now, or out of reach
+            fence.check()
+            clear_spool(folder)
+        raise
+    fence.check()
+    clear_spool(folder)
 
 
 @contextmanager

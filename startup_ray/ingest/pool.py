@@ -46,7 +46,7 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
 
     Raises:
         StorageError, RunHeldError: as a worker raised it.
-        ClusterError: Ray gave up.
+        ClusterError: Ray gave up, or has no CPU for an actor.
     """
     if not names:
         return
@@ -54,7 +54,7 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
 
     node = ray.get_runtime_context().get_node_id() if task.endpoints else ""  # only it reaches its own loopback
     pool = ray.data.ActorPoolStrategy(
-        size=min(_cpus(node), -(-len(names) // CHUNKS_AT_ONCE)),
+        size=min(pool_size(ray.nodes(), node), -(-len(names) // CHUNKS_AT_ONCE)),
         max_concurrent_calls_per_actor=CHUNKS_AT_ONCE,
         max_tasks_in_flight_per_actor=2 * CHUNKS_AT_ONCE,
         enable_true_multi_threading=True,
@@ -78,6 +78,8 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
 def run_task(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function in a Ray task of its own, so that its memory is not the driver's.
 
+    Ray never calls it again: of two calls under one fence neither would see the other.
+
     Raises:
         StartupRayError: as the function raised it.
         ClusterError: Ray gave up.
@@ -85,15 +87,24 @@ def run_task(function: Callable[..., Any], *args: Any) -> Any:
     import ray
 
     with _told_as_ours():
-        return ray.get(ray.remote(num_cpus=0)(function).remote(*args))
+        return ray.get(ray.remote(num_cpus=0, max_retries=0)(function).remote(*args))
 
 
-def _cpus(node: str) -> int:
-    """Whole CPUs of one node, or of the cluster; at least 1."""
-    import ray
+def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
+    """Whole CPUs of one node of `ray.nodes()`, or of all with an empty `node`; at least 1.
 
-    nodes = [found for found in ray.nodes() if found["Alive"] and node in ("", found["NodeID"])]
-    return max(int(sum(found["Resources"].get("CPU", 0) for found in nodes)), 1)
+    Raises:
+        ClusterError: an actor fits nowhere; Ray would wait for ever without a word.
+    """
+    found = [place for place in nodes if place["Alive"] and node in ("", place["NodeID"])]
+    cpus = [float(place["Resources"].get("CPU", 0.0)) for place in found]
+    if max(cpus, default=0.0) < ACTOR_CPUS:
+        place = "this node (a sample is served and fetched here)" if node else "any node of the cluster"
+        raise ClusterError(
+            f"a fetch actor needs {ACTOR_CPUS} CPUs, and {place} has less",
+            hint="give Ray more CPUs, or run the command from a node that has some",
+        )
+    return max(int(sum(cpus)), 1)
 
 
 @contextmanager

@@ -97,8 +97,9 @@ def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
         StorageError: storage cannot be read or written.
     """
     fence.check()
-    _remove_strangers(folder, names)
-    lost = _without_images(folder, names)
+    _remove_strangers(folder, names, fence)
+    shards = _shards(folder, names)
+    lost = [name for name in names if name not in shards]
     if not lost:
         with _database() as database:
             _load_ledger(database, folder, names)
@@ -107,11 +108,12 @@ def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
                 names[part] for (part,) in _rows(database, "SELECT DISTINCT part FROM verdicts WHERE status = 'lost'")
             ]
             if not lost:
-                _demote(database, folder, names, fence)
-                _remove_orphans(folder, names)
-                return _summary(database, folder, names)
-    fence.check()
+                shards |= _demote(database, folder, names, fence)
+                kept = [shard for name in names if (shard := shards[name])]
+                _remove_orphans(folder, kept, fence)
+                return _summary(database, folder, kept)
     for name in lost:
+        fence.check()
         folder.delete(f"{LEDGER}/{name}.parquet")
     return Sealed(lost=tuple(sorted(lost)), counts={}, splits={})
 
@@ -121,29 +123,32 @@ def clear_spool(folder: Folder) -> None:
     folder.delete(CHUNKS)
 
 
-def _remove_strangers(folder: Folder, names: Sequence[str]) -> None:
+def _remove_strangers(folder: Folder, names: Sequence[str], fence: Fence) -> None:
     """Commits that are no part of this manifest: left by an earlier state of it."""
     ours = set(names)
     for name in names_in(folder, LEDGER):
         if name not in ours:
+            fence.check()
             folder.delete(f"{LEDGER}/{name}.parquet")
 
 
-def _without_images(folder: Folder, names: Sequence[str]) -> list[str]:
-    """Chunks without a commit, or whose shard has gone."""
-    committed, shards = set(names_in(folder, LEDGER)), {"", *names_in(folder, IMAGES)}
-    return [name for name in names if name not in committed or _shard_of(folder, name) not in shards]
+def _shards(folder: Folder, names: Sequence[str]) -> dict[str, str]:
+    """Shard of each chunk that is committed, empty without images; a chunk whose shard has gone is left out."""
+    committed, present = set(names_in(folder, LEDGER)), {"", *names_in(folder, IMAGES)}
+    shards = {name: read_part(folder, name, ["status"]).shard for name in names if name in committed}
+    return {name: shard for name, shard in shards.items() if shard in present}
 
 
-def _shard_of(folder: Folder, name: str) -> str:
-    return read_part(folder, name, ["status"]).shard
-
-
-def _remove_orphans(folder: Folder, names: Sequence[str]) -> None:
-    named = {_shard_of(folder, name) for name in names}
+def _remove_orphans(folder: Folder, shards: Sequence[str], fence: Fence) -> None:
+    """Shards that no commit names, and what killed processes left half written."""
+    named = set(shards)
     for shard in names_in(folder, IMAGES):
         if shard not in named:
+            fence.check()
             folder.delete(f"{IMAGES}/{shard}.parquet")
+    fence.check()
+    folder.clear_drafts(IMAGES)
+    folder.clear_drafts(LEDGER)
 
 
 @contextmanager
@@ -175,19 +180,27 @@ def _load_ledger(database: Any, folder: Folder, names: Sequence[str]) -> None:
         position += table.num_rows
 
 
-def _demote(database: Any, folder: Folder, names: Sequence[str], fence: Fence) -> None:
+def _demote(database: Any, folder: Folder, names: Sequence[str], fence: Fence) -> dict[str, str]:
+    """Commit the verdicts that differ from the ledger; the shards of the chunks that they changed."""
     changed = _rows(
         database,
         "SELECT part, place, status, reason FROM verdicts "
         "WHERE status <> old_status OR reason <> old_reason ORDER BY part, place",
     )
+    shards = {}
     for part, rows in groupby(changed, key=lambda row: row[0]):
         fence.check()
-        _rewrite(folder, names[part], {place: (status, reason) for _, place, status, reason in rows})
+        verdicts = {place: (status, reason) for _, place, status, reason in rows}
+        shards[names[part]] = _rewrite(folder, names[part], verdicts)
+    return shards
 
 
-def _rewrite(folder: Folder, name: str, verdicts: dict[int, tuple[str, str]]) -> None:
-    """Commit a part anew with these states and reasons by row, its shard without the images that went."""
+def _rewrite(folder: Folder, name: str, verdicts: dict[int, tuple[str, str]]) -> str:
+    """Commit a part anew with these states and reasons by row, its shard without the images that went.
+
+    Returns:
+        The name of its shard from now on.
+    """
     old = read_part(folder, name)
     before = old.table["status"].to_pylist()
     reasons = old.table["reason"].to_pylist()
@@ -200,15 +213,13 @@ def _rewrite(folder: Folder, name: str, verdicts: dict[int, tuple[str, str]]) ->
     kept = [now == "ok" for was, now in zip(before, after, strict=True) if was == "ok"]
     if all(kept):
         replace_part(folder, name, Part(table, old.shard))
-        return
+        return old.shard
     images = read_shard(folder, old.shard).filter(pa.array(kept))
-    write_part(folder, name, table, images)
-    folder.delete(f"{IMAGES}/{old.shard}.parquet")
+    return write_part(folder, name, table, images)
 
 
-def _summary(database: Any, folder: Folder, names: Sequence[str]) -> Sealed:
+def _summary(database: Any, folder: Folder, shards: Sequence[str]) -> Sealed:
     database.execute("CREATE TABLE images (id VARCHAR, sha256 VARCHAR, label VARCHAR, split VARCHAR)")
-    shards = [shard for name in names if (shard := _shard_of(folder, name))]
     for shard in shards:
         database.register("fresh", read_shard(folder, shard, ["id", "sha256", "label", "split"]))
         database.execute("INSERT INTO images SELECT id, sha256, label, split FROM fresh")

@@ -16,13 +16,15 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from startup_ray.dataset import split_of
-from startup_ray.ingest.chunks import commit, read_spool
+from startup_ray.errors import ClusterError
+from startup_ray.ingest.chunks import commit, count_try, forget_tries, read_spool
 from startup_ray.ingest.decode import Decoded, decode, encode_png
 from startup_ray.ingest.fetch import Fetched, Fetcher
 from startup_ray.ingest.guard import Guard
@@ -33,6 +35,9 @@ from startup_ray.ledger import SUCCESS, Outcome, redact
 from startup_ray.storage import Folder
 
 TELL_EVERY_S = 0.5
+MAX_TRIES = 4
+"""Of a chunk whose process dies. Ray Data tries for ever, and so would an image that kills what decodes it."""
+MAX_REASON = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +76,30 @@ class Worker:
         Raises:
             RunHeldError: another process has taken over the folder.
             StorageError: the commit cannot be written.
+            ClusterError: the process has died MAX_TRIES times at this chunk.
         """
         rows = read_spool(self._task.folder, name)
+        if count_try(self._task.folder, name) > MAX_TRIES:
+            raise ClusterError(
+                f"the fetch actor died {MAX_TRIES} times at rows {rows[0].position} to {rows[-1].position}",
+                where=self._task.options.manifest,
+                hint="run it again; if it stops there again, lower ingest.fetch.max_pixels or give it more memory",
+            )
         outcomes: dict[int, Outcome] = {i: _refused(row) for i, row in enumerate(rows) if isinstance(row, BadRow)}
         images: dict[int, dict[str, Any]] = {}
         ok, told = 0, time.monotonic()
-        for i, fetched in self._fetch(rows):
-            outcomes[i], image = self._finish(rows[i], fetched)
-            ok += outcomes[i].status in SUCCESS
-            if image is not None:
-                images[i] = image
-            if time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
-                yield Tally(chunk=name, done=len(outcomes), ok=ok)
+        with closing(self._fetch(rows)) as arrivals:
+            for i, fetched in arrivals:
+                outcomes[i], image = self._finish(rows[i], fetched)
+                ok += outcomes[i].status in SUCCESS
+                if image is not None:
+                    images[i] = image
+                if time.monotonic() - told > TELL_EVERY_S:
+                    told = time.monotonic()
+                    yield Tally(chunk=name, done=len(outcomes), ok=ok)
         self._task.fence.check()
         commit(self._task.folder, name, [outcomes[i] for i in sorted(outcomes)], [images[i] for i in sorted(images)])
+        forget_tries(self._task.folder, name)
         yield Tally(chunk=name, done=len(outcomes), ok=ok)
 
     def close(self) -> None:
@@ -102,8 +116,11 @@ class Worker:
     def _submit(self, coroutine: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _fetch(self, rows: Sequence[Item | BadRow]) -> Iterator[tuple[int, Fetched]]:
-        """Index and end of each item, as they arrive; a body keeps its room until the next is asked for."""
+    def _fetch(self, rows: Sequence[Item | BadRow]) -> Generator[tuple[int, Fetched], None, None]:
+        """Index and end of each item, as they arrive; a body keeps its room until the next is asked for.
+
+        Closed before its end it gives back the room of every body that is still to come.
+        """
         arrived: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
         items = [(i, row.url) for i, row in enumerate(rows) if isinstance(row, Item)]
 
@@ -115,15 +132,27 @@ class Worker:
                 for index, url in items:
                     group.create_task(fetch_one(index, url))
 
-        everything = self._submit(fetch_all())
-        everything.add_done_callback(lambda _: arrived.put(None))  # so that a fault of ours cannot leave us waiting
+        async def start() -> asyncio.Task[None]:
+            task = asyncio.create_task(fetch_all())
+            task.add_done_callback(lambda _: arrived.put(None))  # last, however the task ends
+            return task
+
+        everything: asyncio.Task[None] = self._submit(start()).result()
         try:
-            while (arrival := arrived.get()) is not None:
-                yield arrival
-                self._loop.call_soon_threadsafe(self._fetcher.release, arrival[1])
-            everything.result()
-        finally:
-            everything.cancel()
+            for arrival in iter(arrived.get, None):
+                try:
+                    yield arrival
+                finally:
+                    self._release(arrival[1])
+        except BaseException:
+            self._loop.call_soon_threadsafe(everything.cancel)
+            for arrival in iter(arrived.get, None):
+                self._release(arrival[1])
+            raise
+        everything.result()  # a fault of ours
+
+    def _release(self, fetched: Fetched) -> None:
+        self._loop.call_soon_threadsafe(self._fetcher.release, fetched)
 
     def _finish(self, row: Item | BadRow, fetched: Fetched) -> tuple[Outcome, dict[str, Any] | None]:
         """Row of the ledger, and of the images if it became one."""
@@ -139,7 +168,7 @@ class Worker:
             id=row.id,
             url=redact(row.url),
             status=decoded.status,
-            reason=decoded.reason,
+            reason=one_line(decoded.reason),
             http_status=fetched.http_status,
             attempts=fetched.attempts,
             bytes=fetched.size,
@@ -155,7 +184,16 @@ class Worker:
 
 
 def _refused(row: BadRow) -> Outcome:
-    return Outcome(id=row.id, url=row.url, status=row.status, reason=row.reason)
+    return Outcome(id=row.id, url=row.url, status=row.status, reason=one_line(row.reason))
+
+
+def one_line(text: str) -> str:
+    """Text from anywhere -> at most MAX_REASON characters that every file and terminal can take.
+
+    A server's words may hold line ends, control characters, and surrogates for bytes that are no UTF-8.
+    """
+    plain = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_REASON])
+    return " ".join(plain.split())[:MAX_REASON]
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

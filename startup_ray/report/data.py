@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import nlargest
 from http import HTTPStatus
@@ -76,7 +76,8 @@ class View:
     train: dict[str, Any]
     """Document of `train`; empty while unfinished."""
     evaluation: dict[str, Any]
-    """Document of the newest evaluation; empty if there is none."""
+    """Document of the last evaluation; empty if there is none."""
+    has_predictions: bool = False
     history: list[dict[str, Any]]
     environment: dict[str, Any]
     job: dict[str, Any]
@@ -101,13 +102,16 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
     except FileNotFoundError:
         raise UsageError("no run here: job.yaml is missing", where=str(run)) from None
     dataset = _dataset_of(run)
-    evaluation = newest_evaluation(run)
+    judged = last_evaluation(run)
+    evaluation = runs.read_json(judged, runs.EVALUATION) if judged else {}
+    predictions = judged / "predictions" if judged else None
     loaded = yaml.safe_load(job_text)
     view = View(
         name=run.name,
         folder=str(run),
         train=runs.read_json(run, runs.EXIT),
         evaluation=evaluation,
+        has_predictions=bool(predictions and predictions.list()),
         history=runs.read_history(run),
         environment=runs.read_json(run, "environment.json"),
         job=loaded if isinstance(loaded, dict) else {},
@@ -122,7 +126,7 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
             "manifest": without_secrets(dataset.manifest),
             "funnel": funnel(dataset),
             "left_out": left_out(dataset),
-            "mistakes": mistakes(dataset, evaluation, max_mistakes),
+            "mistakes": mistakes(dataset, predictions, evaluation["classes"], max_mistakes) if predictions else [],
         }
     )
 
@@ -132,15 +136,11 @@ def without_secrets(text: str) -> str:
     return _URL.sub(lambda found: redact(found[0]), text)
 
 
-def newest_evaluation(run: Folder) -> dict[str, Any]:
-    """Document of the evaluation written last; empty if there is none."""
+def last_evaluation(run: Folder) -> Folder | None:
+    """The evaluation that was asked for last, which need not be the one computed last; None without any."""
     keys = [key for key in run.list("evaluations") if run.exists(f"evaluations/{key}/{runs.EVALUATION}")]
-    if not keys:
-        return {}
-    filesystem, root = run.filesystem()
-    infos = filesystem.get_file_info([f"{root}/evaluations/{key}/{runs.EVALUATION}" for key in keys])
-    newest = max(zip(infos, keys, strict=True), key=lambda pair: (pair[0].mtime_ns or 0, pair[1]))[1]
-    return runs.read_json(run / "evaluations" / newest, runs.EVALUATION)
+    last = runs.read_json(run, runs.LAST_EVALUATION).get("key")
+    return run / "evaluations" / (last if last in keys else keys[-1]) if keys else None
 
 
 def funnel(dataset: Dataset) -> list[Stage]:
@@ -191,12 +191,9 @@ def meaning(status: str) -> str:
         return STATES["http_NNN"]
 
 
-def mistakes(dataset: Dataset, evaluation: Mapping[str, Any], most: int) -> list[Mistake]:
+def mistakes(dataset: Dataset, predictions: Folder, classes: list[str], most: int) -> list[Mistake]:
     """Wrong predictions, the most confident first."""
-    if not evaluation:
-        return []
-    predictions = Folder(evaluation["predictions"])
-    rows = nlargest(most, _wrong(predictions, evaluation["classes"]), key=lambda row: (row[0], row[1]["id"]))
+    rows = nlargest(most, _wrong(predictions, classes), key=lambda row: (row[0], row[1]["id"]))
     ids = {row["id"] for _, row in rows}
     images, urls = _images(dataset, ids), _urls(dataset, ids)
     return [
@@ -213,11 +210,14 @@ def mistakes(dataset: Dataset, evaluation: Mapping[str, Any], most: int) -> list
 
 
 def thumbnail(encoded: bytes) -> str:
-    """An image file -> `data:` URI of a PNG of at most THUMBNAIL_SIZE pixels a side."""
+    """An image file -> `data:` URI of a PNG of at most THUMBNAIL_SIZE pixels a side; empty if it is damaged."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(encoded))
-    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    except (OSError, ValueError, SyntaxError):  # Pillow raises each of them for broken files
+        return ""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -239,6 +239,8 @@ def _wrong(predictions: Folder, classes: list[str]) -> Iterable[tuple[float, dic
         table = pq.read_table(f"{root}/{name}", filesystem=filesystem)
         differ = pc.fill_null(pc.not_equal(table["label"], table["predicted"]), False)
         wrong = table.filter(pc.and_(differ, pc.is_in(table["label"], known)))
+        if not len(wrong):
+            continue
         scores = np.asarray(wrong["scores"].combine_chunks().flatten()).reshape(len(wrong), -1)
         rows = wrong.select(["id", "label", "predicted"]).to_pylist()
         yield from zip(scores.max(axis=1, initial=0).astype(float).tolist(), rows, strict=True)
@@ -263,7 +265,7 @@ def _images(dataset: Dataset, ids: set[str]) -> dict[str, bytes]:
     for name in dataset.shards if ids else ():
         try:
             shard = pq.ParquetFile(f"{root}/images/{name}", filesystem=filesystem)
-        except FileNotFoundError:
+        except (OSError, ValueError):  # gone or damaged since
             continue
         for group in range(shard.num_row_groups):
             here = shard.read_row_group(group, ["id"])["id"].to_pylist()

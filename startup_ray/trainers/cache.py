@@ -33,6 +33,8 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import StorageError
 
 NO_LABEL = -1
+LOCK_TIMEOUT_S = 3_600.0
+"""How long to wait for another process that decodes the same split."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def open_split(dataset: Dataset, split: str) -> Rows:
     target = cache_root() / f"{dataset.folder.name}-{dataset.digest.removeprefix('sha256:')[:16]}" / split
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with FileLock(f"{target}.lock", timeout=LOCK_TIMEOUT_S):
             if not _is_whole(target, dataset, split):
                 _replace(target, dataset, split)
     except OSError as error:
@@ -94,6 +96,8 @@ def _is_whole(target: Path, dataset: Dataset, split: str) -> bool:
 
 
 def _replace(target: Path, dataset: Dataset, split: str) -> None:
+    for left in target.parent.glob(f"{split}.tmp-*"):  # by a process that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     draft = target.with_name(f"{split}.tmp-{uuid.uuid4().hex}")
     draft.mkdir()
     try:
@@ -132,7 +136,10 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
 
     def decode(job: tuple[int, bytes]) -> None:
         at, encoded = job
-        images[at] = np.asarray(Image.open(io.BytesIO(encoded)), np.uint8).reshape(dataset.image_shape)
+        try:
+            images[at] = np.asarray(Image.open(io.BytesIO(encoded)), np.uint8).reshape(dataset.image_shape)
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
+            raise _damaged(dataset, error) from error
 
     start = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
@@ -148,4 +155,14 @@ def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[Any]:
     filesystem, root = dataset.folder.filesystem()
     for name in dataset.shards:
         path, keep = f"{root}/images/{name}", pc.field("split") == split
-        yield pq.read_table(path, columns=columns, filters=keep, filesystem=filesystem)
+        try:
+            table = pq.read_table(path, columns=columns, filters=keep, filesystem=filesystem)
+        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise _damaged(dataset, error) from error
+        yield table
+
+
+def _damaged(dataset: Dataset, error: Exception) -> StorageError:
+    reason = str(error).split("\n", 1)[0]
+    hint = "run `startup-ray ingest JOB --fresh`"
+    return StorageError(f"cannot read the dataset: {reason}", where=str(dataset.folder), hint=hint)

@@ -3,8 +3,8 @@
     document = train(dataset, folder, lease.fence, model=job.model, training=job.training,
                      scaling=job.scaling, seed=job.seed, on_progress=print)
 
-Run again on the same folder it goes on from the last checkpoint. Ray's own storage is a temporary folder: what
-lasts is in the run's folder, written by rank 0.
+Run again on the same folder it goes on from the last checkpoint, which rank 0 has written. Ray Train starts the
+workers, watches them, and starts them again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -37,6 +37,8 @@ from startup_ray.trainers.worker import Task, TrainProgress, work
 
 log = logging.getLogger("startup_ray")
 
+RAY = "ray"
+"""Ray Train's own files while it runs: it wants a place that all nodes see. What lasts is written by rank 0."""
 CONTROLLER_FAILURES = 3
 """Tries to get the workers started, a minute each; Ray's default is without limit."""
 
@@ -71,14 +73,16 @@ def train(
         TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
-    preflight(dataset, training=training, scaling=scaling)
-    feature_shape(dataset.image_shape, model)
+    preflight(dataset, model=model, training=training, scaling=scaling)
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)
     task = Task(dataset=dataset, folder=folder, fence=fence, model=model, training=training, scaling=scaling, seed=seed)
-    with _listening(on_progress) as emit, tempfile.TemporaryDirectory(prefix="startup-ray-") as storage:
-        outcome = _fit(task, emit, storage)
+    try:
+        with _listening(on_progress) as emit:
+            outcome = _fit(task, emit)
+    finally:
+        folder.delete(RAY)
     if isinstance(outcome, StartupRayError):
         raise outcome
     document = {
@@ -95,13 +99,15 @@ def train(
     return document
 
 
-def preflight(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOptions) -> None:
-    """See that data, options and cluster fit, before anything is started.
+def preflight(dataset: Dataset, *, model: CnnOptions, training: TrainingOptions, scaling: ScalingOptions) -> None:
+    """See that data, options and cluster fit, before anything is started or written.
 
     Raises:
-        UsageError: no labels, one class, or not: labelled rows >= global_batch >= workers.
+        UsageError: no labels, one class, images too small for the model, or not: labelled rows >= global_batch
+            >= workers.
         ClusterError: more CPUs asked for than the cluster has.
     """
+    feature_shape(dataset.image_shape, model)
     _require_rows(dataset, training, scaling)
     free = [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     wanted = scaling.workers * scaling.threads_per_worker
@@ -134,12 +140,12 @@ def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingO
         )
 
 
-def _fit(task: Task, emit: Callable[[TrainProgress], None], storage: str) -> dict[str, Any] | StartupRayError:
+def _fit(task: Task, emit: Callable[[TrainProgress], None]) -> dict[str, Any] | StartupRayError:
     """Ray Train's result, or error, as our own."""
     scaling = task.scaling
     run_config: Any = RunConfig(
-        name="train",
-        storage_path=storage,
+        name=uuid.uuid4().hex,  # under a name it knows, Ray Train would go on with a state of its own
+        storage_path=task.folder.path(RAY),
         failure_config=FailureConfig(
             max_failures=scaling.max_failures,
             max_preemption_failures=scaling.max_failures,
@@ -201,9 +207,10 @@ def _root(failure: Any) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ray.exceptions.RayActorError):
-        return "its process died"
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+        return lines[-1].strip() if "creation task" in lines[0] else "its process died"
+    return lines[0]
 
 
 @contextmanager

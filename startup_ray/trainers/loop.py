@@ -59,7 +59,7 @@ class Hooks:
     """What the loop calls; each is called by all workers at the same places."""
 
     on_chunk: Callable[[Position, int, float], None]
-    """After each chunk: position, steps of the chunk, seconds they took."""
+    """After each chunk: position, steps of the chunk, seconds that they and the wait for their rows took."""
     on_epoch: Callable[[Position], None]
     """With the last position of the epoch, its sums complete and its number already counted."""
     on_save: Callable[[Position], None]
@@ -94,8 +94,8 @@ def run(
     Raises:
         TrainingError: a loss is not finite; nothing of its chunk is saved.
     """
+    began = clock()
     for chunk, images, labels in batches:
-        began = clock()
         per_step = np.asarray(steps(images, labels), np.float64)
         seconds = clock() - began
         position = Position(
@@ -109,6 +109,7 @@ def run(
             position = Position(step=position.step, epoch=position.epoch)
         if chunk.saves:
             hooks.on_save(position)
+        began = clock()  # so that waiting for the next batch counts, and the hooks do not
     return position
 
 

@@ -181,6 +181,7 @@ def _use_one_thread() -> None:
     import tensorflow as tf
 
     try:
+        tf.config.set_visible_devices([], "GPU")  # a GPU's last bits are others
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:  # TensorFlow runs here already, by the caller's settings

@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from startup_ray.lease import Fence
 from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, loop
-from startup_ray.trainers.cache import open_split
+from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.feed import Feed, prefetch
 from startup_ray.trainers.loop import Hooks, Plan, Position, Speed
@@ -94,8 +94,10 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
-    program, validate = _start(task, rank, world)
-    train, options = open_split(task.dataset, "train"), task.training
+    # Before the workers meet: one may have to decode for longer than another waits in a collective.
+    train, val = open_split(task.dataset, "train"), open_split(task.dataset, "val")
+    program, validate = _start(task, val, rank, world)
+    options = task.training
     feed = Feed(
         images=train.images,
         labels=train.labels,
@@ -110,11 +112,11 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         steps_per_call=options.steps_per_call,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
-    state = _restore(task, program)
-    recorder = Recorder(task=task, plan=plan, program=program, validate=validate, state=state, emit=emit)
-    hooks = Hooks(on_chunk=recorder.on_chunk, on_epoch=recorder.on_epoch, on_save=recorder.on_save)
     steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, sums=2)
     try:  # from here on, errors of ours are met by all workers
+        state = _restore(task, program)
+        recorder = Recorder(task=task, plan=plan, program=program, validate=validate, state=state, emit=emit)
+        hooks = Hooks(on_chunk=recorder.on_chunk, on_epoch=recorder.on_epoch, on_save=recorder.on_save)
         with closing(prefetch(feed.batches(loop.chunks(plan, state.position.step)))) as batches:
             loop.run(state.position, steps, batches, hooks)
         return recorder.finish()
@@ -122,7 +124,7 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         return error
 
 
-def _start(task: Task, rank: int, world: int) -> tuple[Any, Validate]:
+def _start(task: Task, val: Rows, rank: int, world: int) -> tuple[Any, Validate]:
     """TensorFlow with its threads and determinism set before its first operation, then program and validation."""
     import keras
     import tensorflow as tf
@@ -138,7 +140,7 @@ def _start(task: Task, rank: int, world: int) -> tuple[Any, Validate]:
     keras.utils.set_random_seed(task.seed)
     dataset = task.dataset
     program = make_classifier(dataset.image_shape, len(dataset.classes), task.model, task.training, sync)
-    return program, Validation(program, open_split(dataset, "val"), dataset.image_shape)
+    return program, Validation(program, val, dataset.image_shape)
 
 
 def _restore(task: Task, program: Any) -> State:
@@ -192,7 +194,7 @@ class Recorder:
         }
         self._epoch_began = time.perf_counter()
         self._last = line
-        is_best = _is_better(line, self._best, self._task.training.monitor)
+        is_best = is_better(line, self._best, self._task.training.monitor)
         if is_best:
             self._best = line
         self._lines.append(line)
@@ -274,14 +276,18 @@ class Recorder:
         )
 
 
-def _is_better(line: dict[str, Any], best: dict[str, Any], monitor: str) -> bool:
-    """Whether an epoch is strictly better, so that of equals the first wins; never without a val split."""
+def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) -> bool:
+    """Whether an epoch's metrics are better than the best so far; never without a val split.
+
+    Of equals the lower val/loss wins, then the earlier: on a small split many epochs count the same hits.
+    """
     if monitor not in line:
         return False
-    if not best:
-        return True
-    sign = -1 if monitor == "val/loss" else 1
-    return bool(sign * line[monitor] > sign * best[monitor])
+    return not best or _merit(line, monitor) > _merit(best, monitor)
+
+
+def _merit(line: Mapping[str, Any], monitor: str) -> tuple[float, float]:
+    return (0.0 if monitor == "val/loss" else line[monitor], -line["val/loss"])
 
 
 def _next_attempt(folder: Folder) -> int:

@@ -2,12 +2,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from startup_ray.ingest.chunks import IMAGES, LEDGER, commit, names_in, read_ledger, read_part, read_shard, spool
+from startup_ray.ingest.chunks import (
+    IMAGES,
+    LEDGER,
+    MAX_CHUNK_BYTES,
+    commit,
+    items_per_chunk,
+    names_in,
+    read_ledger,
+    read_part,
+    read_shard,
+    spool,
+)
 from startup_ray.ingest.chunks import read_spool as read
 from startup_ray.items import BadRow, Item
+from startup_ray.job import ImageOptions
 from startup_ray.ledger import Outcome, ledger_schema
 from startup_ray.storage import Folder
 
@@ -47,6 +60,8 @@ def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
     assert isinstance(item, Item)
     moved = replace(item, url="http://127.0.0.1:4001/a?x=1")
     assert names([moved, *ROWS[1:]], folder) == [first, second]
+    named = [replace(item, url=f"http://user:40@[::1]:{port}/a:40") for port in (40, 41)]
+    assert names([named[0], *ROWS[1:]], folder) == names([named[1], *ROWS[1:]], folder)
     others = [{"id": "b"}, {"label": "2"}, {"split": "val"}, {"url": "http://127.0.0.2:4000/a?x=1"}, {"label": None}]
     for change in others:
         changed = names([replace(item, **change), *ROWS[1:]], folder)  # type: ignore[arg-type]
@@ -76,3 +91,12 @@ def test_done_twice_counts_once(folder: Folder) -> None:
     assert len(names_in(folder, IMAGES)) == 2
     assert len(names_in(folder, LEDGER)) == 1
     assert read_part(folder, "0").shard in names_in(folder, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "items"),
+    [((28, 28), 1, 512), ((512, 512), 3, 341), ((512, 512), 1, 512), ((4096, 4096), 3, 16)],
+)
+def test_chunks_of_large_images_are_shorter(size: tuple[int, int], channels: Literal[1, 3], items: int) -> None:
+    assert items_per_chunk(ImageOptions(size=size, channels=channels)) == items
+    assert items == 16 or items * size[0] * size[1] * channels <= MAX_CHUNK_BYTES

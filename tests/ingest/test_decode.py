@@ -3,13 +3,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillBusy
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from startup_ray.ingest.decode import decode, encode_png, sniff
+from startup_ray.ingest.decode import LARGE_PIXELS, MAX_SCANS, ONE_LARGE, decode, encode_png, sniff
 from startup_ray.job import ImageOptions
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -59,6 +61,10 @@ def test_formats_are_told_by_content(kind: str) -> None:
         (plain("P", 0), (0, 0, 0)),
         (plain("I;16", 65_535), WHITE),
         (plain("I;16", 257 * 40), (40, 40, 40)),
+        (plain("I;16", 257 * 40 + 128), (40, 40, 40)),
+        (plain("I;16", 257 * 40 + 129), (41, 41, 41)),
+        (plain("I;16", 32_768), (128, 128, 128)),
+        (plain("I;16", 0), (0, 0, 0)),
     ],
 )
 def test_modes_of_png(image: Image.Image, expected: tuple[int, ...]) -> None:
@@ -176,3 +182,35 @@ def test_pixels_are_limited_by_the_header() -> None:
 
 def test_no_pixels() -> None:
     assert decode(header_of_png(0, 5), options(), 10_000).status in ("too_small", "corrupt")
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are so many."""
+    body = save(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)), "JPEG", progressive=True
+    )
+    end = body.rindex(b"\xff\xd9")
+    last = body[body.rindex(b"\xff\xda") : end]
+    return body[:end] + last * (count - body.count(b"\xff\xda")) + body[end:]
+
+
+def test_scans_are_limited() -> None:
+    """Each repeated scan takes a few bytes, and time for the whole image."""
+    assert decode(with_scans(MAX_SCANS), options(), 10_000).status == "ok"
+    bomb = decode(with_scans(MAX_SCANS + 1), options(), 10_000)
+    assert (bomb.status, bomb.reason) == ("corrupt", "more than 100 scans")
+    film = np.random.default_rng(0).bytes(1 << 20) + b"\xff\xda" * 500  # phones put one after the image
+    assert decode(with_scans(10) + film, options(), 10_000).status == "ok"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_one_large_image_at_a_time(kind: str) -> None:
+    side = int(LARGE_PIXELS**0.5)
+    at_limit, large = (save(plain("L", 7, (side, height)), kind) for height in (side, side + 1))
+    with ThreadPoolExecutor(1) as threads:
+        with ONE_LARGE:
+            assert decode(at_limit, options(), 10_000_000).status == "ok"
+            other = threads.submit(decode, large, options(), 10_000_000)
+            with pytest.raises(StillBusy):
+                other.result(0.3)
+        assert other.result(30).status == "ok"

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from startup_ray import __version__
-from startup_ray.ingest.fetch import RETRY_AFTER_CAP_S, USER_AGENT, Fetched, Fetcher, is_transient, retry_after_s
+from startup_ray.ingest.faults import RETRY_AFTER_CAP_S, classify, is_transient, retry_after_s
+from startup_ray.ingest.fetch import USER_AGENT, Fetched, Fetcher
 from startup_ray.ingest.guard import Guard
 from startup_ray.job import FetchOptions
 from startup_ray.ledger import is_state
@@ -20,6 +21,7 @@ from tests.image_server import ImageServer, image
 
 LOOPBACK = IPv4Network("127.0.0.1/32")
 NOW = 1_700_000_000.0
+NEVER = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +40,37 @@ class Waits:
         self.waits.append(delay_s)
 
 
-def fetch(*urls: str, guard: Guard | None = None, waits: Waits | None = None, **options: Any) -> list[Fetched]:
+class Names:
+    """A name server: every name leads to the loopback, but for those with a fault, and those that hang."""
+
+    def __init__(self, **faults: int) -> None:
+        self._faults = faults
+        self.may_end = threading.Event()
+
+    def __call__(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        if host.startswith("hangs"):
+            self.may_end.wait(20)
+        if host in self._faults:
+            raise socket.gaierror(self._faults[host], "no such name")
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+
+def fetch(
+    *urls: str,
+    guard: Guard | None = None,
+    waits: Waits | None = None,
+    names: Callable[..., Any] = socket.getaddrinfo,
+    **options: Any,
+) -> list[Fetched]:
     """Fetch at once, giving back the room of each body when it is there."""
     made = FetchOptions(**({"timeout_s": 5.0, "retries": 0, "allow_private": (LOOPBACK,)} | options))
 
     async def run() -> list[Fetched]:
         allowed = guard or Guard(made.allow_private)
         upper = lambda _, high: high  # noqa: E731 - the whole back-off, so that waits can be compared
-        async with Fetcher(made, allowed, sleep=waits or Waits(), uniform=upper, clock=lambda: NOW) as fetcher:
+        async with Fetcher(
+            made, allowed, sleep=waits or Waits(), uniform=upper, clock=lambda: NOW, getaddrinfo=names
+        ) as fetcher:
 
             async def one(url: str) -> Fetched:
                 fetched = await fetcher.fetch(url)
@@ -109,7 +134,6 @@ def test_each_fault_has_its_state(server: ImageServer, path: str, status: str) -
         ("http://0.0.0.0:1/", "blocked_address"),
         ("http://169.254.169.254/latest/meta-data/", "blocked_address"),
         ("http://" + "a" * 70 + ".invalid/", "bad_url"),
-        ("http://nowhere.invalid/", "dns"),
     ],
 )
 def test_addresses_are_judged_where_the_connection_is_made(url: str, status: str) -> None:
@@ -118,22 +142,24 @@ def test_addresses_are_judged_where_the_connection_is_made(url: str, status: str
 
 
 def test_a_name_server_cannot_lead_inside(server: ImageServer) -> None:
-    class Rebinding(AbstractResolver):
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-        ) -> list[ResolveResult]:
-            return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
+    url = server.url("/image/1.png", host="public.example")
+    (blocked,), (allowed,) = fetch(url, guard=Guard(), names=Names()), fetch(url, names=Names())
+    assert (blocked.status, allowed.status) == ("blocked_address", "ok")
 
-        async def close(self) -> None:
-            pass
 
-    async def run() -> Fetched:
-        async with Fetcher(FetchOptions(), Guard()) as fetcher:
-            assert fetcher._session.connector is not None
-            fetcher._session.connector._resolver = Rebinding()  # type: ignore[attr-defined]
-            return await fetcher.fetch(server.url("/image/1.png", host="public.example"))
+@pytest.mark.parametrize(("code", "attempts"), [(socket.EAI_NONAME, 1), (socket.EAI_FAIL, 1), (socket.EAI_AGAIN, 4)])
+def test_a_name_is_looked_up_again_only_if_its_server_says_so(code: int, attempts: int) -> None:
+    (fetched,) = fetch("http://nowhere/", names=Names(nowhere=code), retries=3)
+    assert (fetched.status, fetched.reason, fetched.attempts) == ("dns", "no such name", attempts)
 
-    assert asyncio.run(run()).status == "blocked_address"
+
+def test_dead_names_hold_up_nobody_else(server: ImageServer) -> None:
+    names = Names()
+    dead = [f"http://hangs-{i}.example/" for i in range(31)]
+    *lost, last = fetch(*dead, server.url("/image/1.png", host="good.example"), names=names, timeout_s=0.5)
+    names.may_end.set()
+    assert {fetched.status for fetched in lost} == {"timeout"}
+    assert last.status == "ok"
 
 
 def test_nothing_listens_and_no_tls(server: ImageServer) -> None:
@@ -148,9 +174,39 @@ def test_nothing_listens_and_no_tls(server: ImageServer) -> None:
 def test_reasons_hold_no_secrets(server: ImageServer) -> None:
     targets = ["http://[::1?token=hunter2", "file:///x?token=hunter2", "http://256.1.1.1/?token=hunter2"]
     urls = [server.url(f"/redirect?to={target}") for target in targets]
-    found = fetch(*urls, "http://127.1/?token=hunter2", "http://user:hunter2@nowhere.invalid/")
+    names = Names(nowhere=socket.EAI_NONAME)
+    found = fetch(*urls, "http://127.1/?token=hunter2", "http://user:hunter2@nowhere/", names=names)
     assert [fetched.status for fetched in found] == ["bad_url", "blocked_scheme", "bad_url", "bad_url", "dns"]
     assert all(fetched.reason and "hunter2" not in fetched.reason for fetched in found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"\0no status line\r\n\r\n", "reset"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nab", "reset"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n", "reset"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nabc", "corrupt"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 3\r\n\r\nabc", "corrupt"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 3\r\n\r\nabc", "corrupt"),
+    ],
+)
+def test_malformed_answers(server: ImageServer, answer: bytes, status: str) -> None:
+    server.bodies["malformed"] = answer
+    (fetched,) = fetch(server.url("/raw/malformed?token=hunter2"), retries=2)
+    assert (fetched.status, fetched.attempts) == (status, 1 if status == "corrupt" else 3)
+    assert fetched.reason
+    assert "hunter2" not in fetched.reason
+
+
+def test_what_nobody_foresaw_is_a_value_and_tells_nothing(server: ImageServer) -> None:
+    class Broken(Guard):
+        def open_socket(self, info: tuple[Any, ...]) -> socket.socket:  # noqa: ARG002
+            raise LookupError("http://e.com/?token=hunter2")
+
+    (fetched,) = fetch(server.url("/image/1.png"), guard=Broken())
+    assert (fetched.status, fetched.reason) == ("reset", "LookupError")
+    assert classify(KeyError("x")) == ("reset", "KeyError")
 
 
 def test_redirects_are_followed_up_to_the_limit(server: ImageServer) -> None:
@@ -184,14 +240,26 @@ def test_broken_connections_are_tried_again_and_then_told(server: ImageServer) -
 def test_retry_after_is_honoured_up_to_a_cap(server: ImageServer) -> None:
     waits = Waits()
     date = formatdate(NOW + 20, usegmt=True).replace(" ", "%20")
-    for name, after in (("a", "7"), ("b", date), ("c", "86400"), ("d", "soon")):
+    never = NEVER.replace(" ", "%20").replace("+", "%2B")
+    for name, after in (("a", "7"), ("b", date), ("c", "86400"), ("d", "soon"), ("e", never)):
         fetch(server.url(f"/flaky-{name}?times=1&code=429&after={after}"), retries=1, waits=waits)
-    assert waits.waits == [7.0, 20.0, RETRY_AFTER_CAP_S, 0.5]
+    assert waits.waits == [7.0, 20.0, RETRY_AFTER_CAP_S, 0.5, 0.5]
+    (fetched,) = fetch(server.url("/flaky-f?times=1&code=404&after=9"))
+    assert fetched.retry_after_s == 0.0  # it will not be tried again
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("3", 3.0), ("", 0.0), ("-3", 0.0), ("²", 0.0), ("1.5", 0.0), (formatdate(NOW - 9, usegmt=True), 0.0)],
+    [
+        ("3", 3.0),
+        ("9" * 5000, RETRY_AFTER_CAP_S),
+        (NEVER, 0.0),
+        ("", 0.0),
+        ("-3", 0.0),
+        ("²", 0.0),
+        ("1.5", 0.0),
+        (formatdate(NOW - 9, usegmt=True), 0.0),
+    ],
 )
 def test_retry_after_notations(text: str, seconds: float) -> None:
     assert retry_after_s({"Retry-After": text}, NOW) == seconds

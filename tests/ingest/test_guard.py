@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from startup_ray.ingest.guard import BlockedAddressError, Guard
+from startup_ray.ingest.guard import NEVER, BlockedAddressError, Guard
 
 PRIVATE = [
     "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.16.0.1", "172.31.9.9",
@@ -14,8 +14,18 @@ PRIVATE = [
     "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:a00:1", "fc00::1", "fd12::1",
     "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "2001:db8::1", "2002:7f00:1::", "2002:a9fe:a9fe::1",
     "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2001:0:4136:e378:8000:63bf:80ff:fffe",
+    "192.0.0.9", "192.0.0.192", "::ffff:192.0.0.192", "168.63.129.16", "64:ff9b::a83f:8110", "2002:a83f:8110::1",
+    "64:ff9b:1:a9fe:a9:fe00:808:808", "64:ff9b:1::808:808", "::ffff:0:a9fe:a9fe", "::ffff:0:808:808",
 ]  # fmt: skip
-PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.215.14",
+    "2606:4700::1111",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+    "168.63.129.17",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -34,6 +44,13 @@ def test_what_the_user_allows_and_no_more() -> None:
     assert guard.allows("::ffff:10.2.3.4", 80)
     assert guard.allows("fd00::7", 80)
     assert not guard.allows("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize("network", NEVER)
+def test_what_is_never_allowed_may_still_be_allowed_by_name(network: IPv4Network | IPv6Network) -> None:
+    address = str(network[-1])
+    assert not Guard().allows(address, 80)
+    assert Guard([network]).allows(address, 80)
 
 
 def test_an_endpoint_is_one_address_and_one_port() -> None:

@@ -172,6 +172,54 @@ def test_strangers_are_removed(tmp_path: Path) -> None:
     assert image_schema().names[-1] == "image"
 
 
+def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    drafts = [tmp_path / kind / ".tmp-0a1b" for kind in (IMAGES, LEDGER)]
+    with hold(folder) as lease:
+        names = put(folder, [("a", "x")], 1)
+        for draft in drafts:
+            draft.write_bytes(b"half")
+        seal(folder, names, lease.fence)
+    assert not any(draft.exists() for draft in drafts)
+
+
+LOG: list[str] = []
+
+
+class LoggedFence(Fence):
+    def check(self) -> None:
+        LOG.append("check")
+        super().check()
+
+
+class LoggedFolder(Folder):
+    def delete(self, name: str) -> None:
+        LOG.append(name)
+        super().delete(name)
+
+    def clear_drafts(self, name: str = "") -> None:
+        LOG.append(name)
+        super().clear_drafts(name)
+
+
+def test_the_lease_is_looked_at_before_each_deletion(tmp_path: Path) -> None:
+    """Else a process that has slept deletes what the next owner has written since."""
+    folder = LoggedFolder(str(tmp_path))
+    lone = [f"{kind}/00000{i}-lone.parquet" for kind in (LEDGER, IMAGES) for i in (7, 8)]
+    with hold(folder) as lease:
+        names = put(folder, [("a", "x"), ("b", "x")], 1)  # the second loses its shard
+        for name in lone:
+            folder.put_whole(name, b"")
+        LOG.clear()
+        seal(folder, names, LoggedFence(folder, lease.fence.number, lease.fence.nonce))
+    deleted = [i for i, event in enumerate(LOG) if event.endswith(".parquet")]
+    assert {LOG[i] for i in deleted} > set(lone)
+    assert len(deleted) == 5
+    assert {LOG[i - 1] for i in deleted} == {"check"}
+    drafts = LOG.index(IMAGES)
+    assert LOG[drafts - 1 : drafts + 2] == ["check", IMAGES, LEDGER]
+
+
 def test_a_lost_lease_stops_the_seal(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     with hold(folder) as lease:

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from startup_ray.errors import RunHeldError
-from startup_ray.ingest.chunks import LEDGER, names_in, read_part, read_shard, spool
-from startup_ray.ingest.work import Task, Worker
+from startup_ray.errors import ClusterError, RunHeldError
+from startup_ray.ingest.chunks import LEDGER, count_try, names_in, read_part, read_shard, read_spool, spool
+from startup_ray.ingest.fetch import Fetched
+from startup_ray.ingest.work import MAX_REASON, MAX_TRIES, Task, Worker, one_line
 from startup_ray.items import BadRow, Item
 from startup_ray.job import FetchOptions, ImageOptions, IngestOptions
 from startup_ray.lease import hold
@@ -100,3 +103,64 @@ def test_no_commit_after_a_lost_lease(task: Task, server: ImageServer) -> None:
         list(worker.process(name))
     worker.close()
     assert names_in(task.folder, LEDGER) == []
+
+
+def test_reasons_are_one_line_that_any_file_can_take(task: Task, server: ImageServer) -> None:
+    """A server's words need not be text: bytes that are no UTF-8 once broke the commit, each time anew."""
+    server.bodies["reason"] = b"HTTP/1.1 404 N\xff\xfe \x1b[31m gone\r\nContent-Length: 0\r\n\r\n"
+    rows = items(server, "/raw/reason")
+    rows.append(BadRow(position=1, id="1", url="", status="bad_item", reason="a\nb\ud800" + "c" * 999))
+    (name,) = spool([rows[0]], task.folder, 10, ())
+    worker = Worker(task)
+    list(worker.process(name))
+    worker.close()
+    (reason,) = read_part(task.folder, name).table["reason"].to_pylist()
+    assert reason == "N [31m gone"
+    assert one_line(rows[1].reason) == "a b " + "c" * (MAX_REASON - 4)  # type: ignore[union-attr]
+
+
+class Stumbling(Worker):
+    """A worker that fails in the middle of its first chunk."""
+
+    stumbles = True
+
+    def _finish(self, row: Item | BadRow, fetched: Fetched) -> Any:
+        if self.stumbles and row.id == "4":
+            raise LookupError("in mid-chunk")
+        return super()._finish(row, fetched)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_chunk_that_fails_gives_back_its_room(task: Task, server: ImageServer, early: bool) -> None:
+    """Bodies in hand, on their way and still to come; else the next chunk on this worker would wait for ever."""
+    names = list(spool(items(server, *(f"/slow/{i}?s=0.01" for i in range(24))), task.folder, 12, ()))
+    worker = Stumbling(task)
+    if early:  # closed from outside, as when Ray ends a call
+        rows = read_spool(task.folder, names[0])
+        arrivals = worker._fetch(rows)
+        next(arrivals)
+        arrivals.close()
+    else:
+        with pytest.raises(LookupError):
+            list(worker.process(names[0]))
+    worker.stumbles = False
+    with ThreadPoolExecutor(1) as threads:
+        last = threads.submit(lambda: list(worker.process(names[1]))[-1]).result(30)
+    assert (last.done, last.ok) == (12, 12)
+    worker.close()
+    assert worker._fetcher._room._value == 3
+
+
+def test_a_chunk_is_not_tried_for_ever(task: Task, server: ImageServer) -> None:
+    """Ray hands a chunk to another process when one dies, and so an image that kills it to one after another."""
+    deadly, good = spool(items(server, "/image/1.png", "/image/2.png"), task.folder, 1, ())
+    worker = Worker(task)
+    for _ in range(MAX_TRIES):
+        assert names_in(task.folder, LEDGER) == []
+        count_try(task.folder, deadly)  # and then the process dies
+    with pytest.raises(ClusterError, match="died 4 times at rows 0 to 0"):
+        list(worker.process(deadly))
+    for _ in range(MAX_TRIES + 1):  # no death, but needed again
+        list(worker.process(good))
+    worker.close()
+    assert names_in(task.folder, LEDGER) == [good]

@@ -108,11 +108,52 @@ def test_a_finished_command_prints_its_result_at_once(desk: Desk, demo: dict[str
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.timeout(300)
 def test_one_worker_gives_what_two_give(desk: Desk, demo: dict[str, Any]) -> None:
-    code, document, err = desk.run("train", JOB, "--set", "scaling.workers=1", "--fresh")
+    """Ingested afresh too: the digest of a dataset depends neither on time nor on place."""
+    found = []
+    for workers in (1, 2):
+        change = ["--set", f"scaling.workers={workers}", "--set", "training.epochs=2", "--set", "evaluation.gates=[]"]
+        code, document, err = desk.run("run" if workers == 1 else "train", JOB, *change, "--fresh")
+        assert code == 0, err
+        found.append(document)
+    one, two = found[0]["stages"]["train"], found[1]
+    assert (one["workers"], two["workers"]) == (1, 2)
+    assert one["run"] != two["run"]
+    assert found[0]["stages"]["ingest"]["digest"] == demo["ingest"]["digest"]
+    assert found[0]["stages"]["ingest"]["dataset"] != demo["ingest"]["dataset"]
+    assert two["metrics"]["train/loss"] == pytest.approx(one["metrics"]["train/loss"], rel=1e-4)
+    assert two["metrics"]["val/loss"] == pytest.approx(one["metrics"]["val/loss"], rel=1e-4)
+
+
+def test_ray_data_evaluates_as_one_process_does(desk: Desk, demo: dict[str, Any]) -> None:
+    change = ["--set", "evaluation.ray_above_rows=0", "--set", "evaluation.gates=[f1 > 0]"]
+    code, document, err = desk.run("evaluate", JOB, *change)
     assert code == 0, err
-    assert document["run"].endswith("-2")
-    assert document["metrics"]["train/loss"] == pytest.approx(demo["train"]["metrics"]["train/loss"], rel=0.02)
+    assert document["evaluation"] != demo["evaluate"]["evaluation"]
+    assert {key: document[key] for key in ("metrics", "intervals", "confusion", "rows")} == {
+        key: demo["evaluate"][key] for key in ("metrics", "intervals", "confusion", "rows")
+    }
+
+
+def test_the_report_shows_what_was_judged_last(desk: Desk, demo: dict[str, Any]) -> None:
+    report = Path(demo["report"]["report"])
+    for gates, code in (("[f1 >= 1.1]", 6), ("[f1 >= 0.95]", 0)):
+        found, document, err = desk.run("run", JOB, "--set", f"evaluation.gates={gates}")
+        assert found == code, err
+        assert [gate["passed"] for gate in document["stages"]["evaluate"]["gates"]] == [code == 0]
+        assert ("gate met" in report.read_text()) == (code == 0)
+
+
+def test_a_polite_stop_of_an_ingest_is_told(desk: Desk, demo: dict[str, Any]) -> None:
+    job = ["ingest", JOB, "--set", "ingest.split.val=0.11", "--json"]
+    process = desk.start(*job)
+    _wait(lambda: [path for path in desk.folder.glob("runs/datasets/*/chunks") if any(path.iterdir())])
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert json.loads(out)["error"]["message"] == "interrupted"
+    assert "Traceback" not in err
 
 
 @pytest.mark.timeout(300)
@@ -164,11 +205,11 @@ def test_a_second_writer_is_told_who_is_first(desk: Desk, begun: tuple[subproces
     ("change", "code", "told"),
     [
         (["training.global_batch=5000"], 2, "the train split has"),
-        (["scaling.workers=400"], 5, "the cluster has"),
+        (["scaling.workers=400", "seed=5", "training.global_batch=500"], 5, "the cluster has"),
         (["storage=/proc/none"], 5, "cannot write here"),
         (["ingest.manifest=none.json"], 2, "cannot read the manifest"),
-        (["evaluation.gates=[f1 >= 1.1]"], 6, ""),
         (["evaluation.gates=[f1 => 1]"], 2, "gate"),
+        (["evaluation.gates=['recall[x] > 0']", "seed=5"], 2, "'x' is no class"),
         (["ingest.min_success=1.0"], 3, "min_success"),
     ],
 )

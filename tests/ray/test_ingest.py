@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ import pyarrow as pa
 import pytest
 
 from startup_ray.dataset import Dataset, read_dataset, read_split, require_success
-from startup_ray.errors import DataError, ManifestError, RunHeldError, UsageError
+from startup_ray.errors import ClusterError, DataError, ManifestError, RunHeldError, UsageError
 from startup_ray.ingest.chunks import CHUNKS, IMAGES, LEDGER, names_in, read_ledger
 from startup_ray.ingest.pipeline import Progress, ingest
+from startup_ray.ingest.pool import ACTOR_CPUS, pool_size
+from startup_ray.ingest.work import MAX_TRIES
 from startup_ray.job import IngestOptions
 from startup_ray.lease import hold
 from startup_ray.ledger import STATES, check_law
@@ -201,6 +204,75 @@ def test_a_killed_fetch_actor_is_replaced(tmp_path: Path, server: ImageServer) -
     assert dataset.counts == {"ok": 16}
     assert (told[-1].done, told[-1].ok, told[-1].total) == (16, 16, 16)
     assert {f"{name}.parquet" for name in names_in(folder, IMAGES)} == set(dataset.shards)
+
+
+def test_what_kills_every_actor_ends_the_ingest(tmp_path: Path, server: ImageServer) -> None:
+    """An image that kills the process that decodes it would otherwise be tried for ever."""
+    options = options_for(tmp_path / "m.json", [{"id": "a", "url": server.url("/slow?s=60")}])
+    folder, over, killed = Folder(str(tmp_path / "data")), threading.Event(), set[int]()
+
+    def kill() -> None:
+        while not over.wait(0.05):
+            if server.hits.total() > len(killed):  # one has begun with the image
+                (pid,) = set(fetch_actors()) - killed
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(ClusterError, match="died 4 times at rows 0 to 0"):
+            run(options, folder)
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == MAX_TRIES
+    assert not folder.exists(CHUNKS)
+
+
+def test_the_spool_does_not_outlive_a_failure(tmp_path: Path, server: ImageServer) -> None:
+    """It holds URLs with their secrets."""
+    options = options_for(tmp_path / "m.json", [{"id": "a", "url": server.url("/image/1.png?token=hunter2")}])
+    folder = Folder(str(tmp_path / "data"))
+
+    def interrupt(_: Progress) -> None:
+        assert folder.exists(CHUNKS)
+        raise KeyboardInterrupt
+
+    with hold(folder) as lease, pytest.raises(KeyboardInterrupt):
+        ingest(options, folder, lease.fence, on_progress=interrupt)
+    assert not folder.exists(CHUNKS)
+
+
+class Overtaken(Folder):
+    """A folder that somebody takes over while the manifest is read into it."""
+
+    def put_whole(self, name: str, data: bytes) -> None:
+        super().put_whole(name, data)
+        super().put_whole("lease/9.json", b'{"user": "ann", "host": "h", "pid": 1, "nonce": "other"}')
+
+
+def test_what_the_next_owner_has_made_stays(tmp_path: Path, server: ImageServer) -> None:
+    options = options_for(tmp_path / "m.json", [{"id": "a", "url": server.url("/image/1.png")}])
+    folder = Folder(str(tmp_path / "data"))
+    with hold(folder) as lease:
+        folder.put_whole("dataset.json", b"of the next owner")
+        with pytest.raises(RunHeldError):
+            ingest(options, Overtaken(folder.uri), lease.fence)
+    assert folder.exists("dataset.json")
+    assert folder.exists(CHUNKS)  # by now the next owner's
+
+
+def test_the_pool_is_as_large_as_what_is_there() -> None:
+    def node(name: str, cpus: float, alive: bool = True) -> dict[str, Any]:
+        return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus} if cpus else {}}
+
+    nodes = [node("head", 0), node("a", 4), node("b", 2.5), node("gone", 64, alive=False)]
+    assert [pool_size(nodes, name) for name in ("", "a", "b")] == [6, 4, 2]
+    assert pool_size([node("a", ACTOR_CPUS)], "") == 1
+    for places, name in ((nodes, "head"), (nodes[:1], ""), ([node("a", 0.25)] * 8, ""), (nodes, "gone")):
+        with pytest.raises(ClusterError, match=r"needs 0\.5 CPUs"):
+            pool_size(places, name)
 
 
 def fetch_actors() -> list[int]:

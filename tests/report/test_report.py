@@ -25,7 +25,7 @@ from startup_ray.gates import parse_gate
 from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
 from startup_ray.report import write_report
-from startup_ray.report.data import funnel, left_out, meaning, read_view
+from startup_ray.report.data import funnel, left_out, meaning, read_view, thumbnail
 from startup_ray.report.plots import curves
 from startup_ray.report.render import MAX_CLASSES, describe, percent
 from startup_ray.storage import Folder
@@ -255,12 +255,37 @@ def test_what_is_no_run_is_told(storage: Folder) -> None:
         write_report([], storage.path("report.html"))
 
 
-def test_the_newest_evaluation_counts(storage: Folder) -> None:
+def test_the_evaluation_that_was_asked_for_last_counts(storage: Folder) -> None:
     run = run_in(storage / "run")
     judged(run, dataset_in(storage / "dataset"))
     document = runs.read_json(run / "evaluations" / "0a1b2c3d", runs.EVALUATION)
     runs.put_json(run / "evaluations" / "00000000", runs.EVALUATION, document | {"split": "val"})
-    assert read_view(run, max_mistakes=1).evaluation["split"] == "val"
+    for key, split in (("00000000", "val"), ("0a1b2c3d", "test"), ("gone", "test")):
+        runs.put_json(run, runs.LAST_EVALUATION, {"key": key})
+        assert read_view(run, max_mistakes=1).evaluation["split"] == split
+
+
+def test_a_run_without_mistakes(storage: Folder) -> None:
+    run, dataset = run_in(storage / "run"), dataset_in(storage / "dataset")
+    judged(run, dataset, wrong=0)
+    assert "None." in page_of(storage, run)
+    (run / "evaluations" / "0a1b2c3d").delete("predictions")
+    assert "The stored predictions are gone." in page_of(storage, run)
+
+
+def test_a_damaged_image_leaves_a_gap(storage: Folder) -> None:
+    run, dataset = run_in(storage / "run"), dataset_in(storage / "dataset")
+    judged(run, dataset)
+    dataset.folder.put_whole(f"images/{dataset.shards[0]}", b"torn")
+    assert page_of(storage, run).count('class="gone"') == 1
+    assert thumbnail(b"no image") == ""
+
+
+def test_an_unevaluated_run_can_be_compared(storage: Folder) -> None:
+    one, other = run_in(storage / "one"), run_in(storage / "other")
+    judged(one, dataset_in(storage / "dataset"))
+    write_report([one, other], f"{storage}/both.html")
+    assert "2 runs compared" in storage.read("both.html").decode()
 
 
 def test_the_funnel_takes_away_what_the_ledger_lost(storage: Folder) -> None:

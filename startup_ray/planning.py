@@ -1,0 +1,144 @@
+"""Which folders a job's stages work in, and what they would do now. Reads storage, writes and starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from startup_ray import runs
+from startup_ray.dataset import Dataset, read_dataset
+from startup_ray.errors import UsageError
+from startup_ray.job import Job
+from startup_ray.manifest import manifest_digest, require_manifest
+from startup_ray.runs import Run
+from startup_ray.session import require_lasting
+from startup_ray.storage import Folder
+
+STAGES = ("ingest", "train", "evaluate", "report")
+State = Literal["finished", "resumes", "new", "waits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one stage of a job would do now."""
+
+    stage: str
+    state: State
+    folder: str = ""
+    """Empty while it depends on a stage that has not run."""
+    needs_ray: bool = False
+
+
+def dataset_folder(job: Job, *, fresh: bool = False) -> Folder:
+    """Where this job's dataset lies or will lie.
+
+    Raises:
+        StorageError: storage that would not outlive the process.
+    """
+    require_lasting(job.storage)
+    series = _datasets(job)
+    return series.next() if fresh else series.newest()
+
+
+def run_folder(dataset: Dataset, job: Job, *, fresh: bool = False) -> Folder:
+    """Where this job's training run on this dataset lies or will lie."""
+    require_lasting(job.storage)
+    series = _runs(dataset, job)
+    return series.next() if fresh else series.newest()
+
+
+def evaluation_folder(run: Run, dataset: Dataset, job: Job, *, split: str = "test") -> Folder:
+    """Where the evaluation of this run by these options lies or will lie."""
+    return run.folder / "evaluations" / runs.evaluation_key(dataset.digest, split, job.evaluation)
+
+
+def find_dataset(job: Job) -> Dataset | None:
+    """The newest finished dataset of this job, whether its manifest has changed since or is gone."""
+    folder = _datasets(job).newest_with(runs.DATASET)
+    return read_dataset(folder) if folder else None
+
+
+def current_dataset(job: Job, folder: Folder) -> Dataset | None:
+    """The finished dataset in this folder, if it is that of the manifest as it is now.
+
+    Raises:
+        ManifestError: there is a dataset, and the manifest cannot be read.
+    """
+    if not folder.exists(runs.DATASET):
+        return None
+    dataset = read_dataset(folder)
+    return dataset if dataset.manifest_digest == manifest_digest(job.ingest.manifest) else None
+
+
+def find_run(dataset: Dataset, job: Job) -> Run:
+    """The newest finished run of this job.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = _runs(dataset, job).newest_with(runs.EXIT)
+    run = runs.read_run(folder or run_folder(dataset, job))
+    require_finished(run)
+    return run
+
+
+def require_finished(run: Run) -> None:
+    """Raise UsageError, naming `train`, unless the run is finished."""
+    if not run.is_finished:
+        raise UsageError("no finished run of this job", where=str(run.folder), hint="run `startup-ray train JOB` first")
+
+
+def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> list[Step]:
+    """What the stages of this job would do now, from what lies on storage; starts nothing.
+
+    Raises:
+        ManifestError: there is something to ingest, and no manifest.
+    """
+    if "ingest" in stages:
+        folder = dataset_folder(job, fresh=fresh)
+        require_manifest(job.ingest.manifest)
+        dataset = current_dataset(job, folder)
+    else:
+        dataset = find_dataset(job)
+        folder = dataset.folder if dataset else dataset_folder(job)
+    state: State = "finished" if dataset else _begun(folder)
+    steps = {stage: Step(stage=stage, state="waits") for stage in STAGES}
+    steps["ingest"] = Step(stage="ingest", state=state, folder=str(folder), needs_ray=dataset is None)
+    if dataset is not None:
+        trained = None if "train" in stages else _runs(dataset, job).newest_with(runs.EXIT)
+        run = runs.read_run(trained or run_folder(dataset, job, fresh=fresh and "train" in stages))
+        steps |= {step.stage: step for step in _plan_run(job, dataset, run)}
+        if fresh and "evaluate" in stages and steps["evaluate"].state == "finished":
+            steps["evaluate"] = _plan_evaluation(job, dataset, steps["evaluate"].folder, "new")
+    return [steps[stage] for stage in stages]
+
+
+def _plan_run(job: Job, dataset: Dataset, run: Run) -> list[Step]:
+    if not run.is_finished:
+        return [Step(stage="train", state=_begun(run.folder), folder=str(run.folder), needs_ray=True)]
+    judged = evaluation_folder(run, dataset, job)
+    state: State = "finished" if judged.exists(runs.EVALUATION) else "new"
+    return [
+        Step(stage="train", state="finished", folder=str(run.folder)),
+        _plan_evaluation(job, dataset, str(judged), state),
+        Step(stage="report", state="new", folder=run.folder.path(runs.REPORT)),
+    ]
+
+
+def _plan_evaluation(job: Job, dataset: Dataset, folder: str, state: State) -> Step:
+    is_large = dataset.splits["test"] > job.evaluation.ray_above_rows
+    return Step(stage="evaluate", state=state, folder=folder, needs_ray=is_large and state != "finished")
+
+
+def _datasets(job: Job) -> runs.Series:
+    return runs.dataset_series(job.storage, job.name, runs.dataset_key(job.ingest))
+
+
+def _runs(dataset: Dataset, job: Job) -> runs.Series:
+    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed)
+    return runs.run_series(job.storage, job.name, key)
+
+
+def _begun(folder: Folder) -> State:
+    return "resumes" if folder.exists() else "new"
