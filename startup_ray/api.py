@@ -28,6 +28,7 @@ from startup_ray.planning import (
     require_finished,
     run_folder,
 )
+from startup_ray.progress import Progress, ignore
 from startup_ray.provenance import describe
 from startup_ray.runs import Run
 from startup_ray.storage import Folder
@@ -35,11 +36,7 @@ from startup_ray.storage import Folder
 log = logging.getLogger("startup_ray")
 
 
-def ignore(_: Any) -> None:
-    """Progress that nobody watches."""
-
-
-def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any], None] = ignore) -> Dataset:
+def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Progress], None] = ignore) -> Dataset:
     """Fetch and decode what the manifest names, with a ledger of every item.
 
     Args:
@@ -67,7 +64,9 @@ def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Any],
     return found
 
 
-def train_model(dataset: Dataset, job: Job, *, fresh: bool = False, on_progress: Callable[[Any], None] = ignore) -> Run:
+def train_model(
+    dataset: Dataset, job: Job, *, fresh: bool = False, on_progress: Callable[[Progress], None] = ignore
+) -> Run:
     """Train `job.model` on `job.scaling.workers` workers, or go on from the last checkpoint.
 
     Args:
@@ -114,7 +113,7 @@ def evaluate_model(
     *,
     split: str = "test",
     fresh: bool = False,
-    on_progress: Callable[[Any], None] = ignore,
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> dict[str, Any]:
     """Judge the best model of a run on rows that it has not seen.
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from startup_ray.progress import Progress
+
 
 def listen(*, quiet: bool, verbose: bool) -> None:
     """Send the notes of `startup_ray` to stderr; warnings alone if quiet."""
@@ -38,8 +40,8 @@ def keep_stderr() -> None:
 
 
 @contextmanager
-def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """A bar on a terminal, else a line every few seconds; events have `done`, `total` and `text`."""
+def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """A bar on a terminal, else a line every few seconds; see `Progress`."""
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
@@ -50,24 +52,26 @@ def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
 
 
 @contextmanager
-def _bar(stage: str) -> Iterator[Callable[[Any], None]]:
+def _bar(stage: str) -> Iterator[Callable[[Progress], None]]:
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    text = (rich.TextColumn("{task.description}"), rich.TextColumn("{task.fields[text]}"))
+    with rich.Progress(
+        text[0], rich.BarColumn(30), text[1], rich.TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
         task = bar.add_task(f"{stage:8}", total=None, text="starting")
 
-        def show(event: Any) -> None:
+        def show(event: Progress) -> None:
             bar.update(task, completed=event.done, total=event.total, text=event.text)
 
         yield show
 
 
-def _lines(stage: str, every_s: float = 5.0) -> Callable[[Any], None]:
+def _lines(stage: str, every_s: float = 5.0) -> Callable[[Progress], None]:
     shown_at, shown = 0.0, -1
 
-    def show(event: Any) -> None:
+    def show(event: Progress) -> None:
         nonlocal shown_at, shown
         is_last = event.done == event.total and event.done != shown
         if is_last or time.monotonic() - shown_at >= every_s:

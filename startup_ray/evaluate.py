@@ -23,6 +23,7 @@ from startup_ray.errors import ClusterError, DataError, StartupRayError, UsageEr
 from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats, intervals
+from startup_ray.progress import ignore
 from startup_ray.runs import BEST_MODEL, CLASSES, EVALUATION, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
@@ -44,10 +45,6 @@ class Progress:
         return f"{self.done:,} of {self.total:,} rows"
 
 
-def ignore(_: Any) -> None:
-    """Progress that nobody watches."""
-
-
 def evaluate(
     run: Folder,
     dataset: Dataset,
@@ -56,7 +53,7 @@ def evaluate(
     options: EvaluationOptions,
     split: str = "test",
     seed: int = 0,
-    on_progress: Callable[[Any], None] = ignore,
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> dict[str, Any]:
     """Score `<run>/model.keras` on a split; write `<folder>/predictions/*.parquet` and `<folder>/evaluation.json`.
 

@@ -80,7 +80,8 @@ def test_redact_never_fails_and_keeps_no_password(text: str) -> None:
 
 @pytest.mark.parametrize("piece", [":", "/", "a:", "//a", "@/", "?a", "&a=", "%3f", "://"])
 def test_redact_takes_linear_time(piece: str) -> None:
-    redact(piece * 200_000)  # the square of it would be minutes, and the time limit of the tests
+    # The square of it would be minutes, and the time limit of the tests.
+    assert len(redact(piece * 200_000)) < 10_000_000
 
 
 def test_columns() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "startup_ray"
 
 RINGS: dict[str, int] = {
-    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance"], 0),
+    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance", "progress"], 0),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
     **dict.fromkeys(["ingest", "ingest.guard", "ingest.fetch", "ingest.decode", "ingest.samples"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.work", "ingest.seal", "ingest.faults", "ingest.resolve"], 1),

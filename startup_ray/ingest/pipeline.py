@@ -24,6 +24,7 @@ from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
 from startup_ray.ledger import SUCCESS, check_law, redact
 from startup_ray.manifest import manifest_digest, open_manifest
+from startup_ray.progress import ignore
 from startup_ray.runs import DATASET, location_of
 from startup_ray.storage import Folder
 
@@ -55,10 +56,6 @@ class _Source:
 
     location: str
     endpoints: tuple[tuple[str, int], ...] = ()
-
-
-def ignore(_: Progress) -> None:
-    """Tell nobody."""
 
 
 def ingest(

@@ -28,6 +28,7 @@ from startup_ray.dataset import Dataset, read_split
 from startup_ray.errors import ClusterError, StartupRayError, TrainingError, UsageError
 from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import Fence
+from startup_ray.progress import ignore
 from startup_ray.runs import BEST_MODEL, EXIT, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
@@ -41,10 +42,6 @@ RAY = "ray"
 """Ray Train's own files while it runs: it wants a place that all nodes see. What lasts is written by rank 0."""
 CONTROLLER_FAILURES = 3
 """Tries to get the workers started, a minute each; Ray's default is without limit."""
-
-
-def ignore(progress: TrainProgress) -> None:
-    """Tell nobody."""
 
 
 def train(

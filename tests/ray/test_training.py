@@ -19,6 +19,7 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, TrainingError, UsageError
 from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
+from startup_ray.progress import ignore
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
@@ -54,7 +55,7 @@ def fit(
     training: TrainingOptions = TRAINING,
     workers: int = 2,
     max_failures: int = 0,
-    on_progress: Callable[[TrainProgress], None] = launch.ignore,
+    on_progress: Callable[[TrainProgress], None] = ignore,
 ) -> dict[str, Any]:
     with hold(folder) as lease:
         return launch.train(
