@@ -140,7 +140,8 @@ def require_success(dataset: Dataset, min_success: float) -> None:
         f"{good} of {dataset.items} items succeeded ({good / dataset.items:.1%}), ingest.min_success asks for "
         f"{min_success:.1%}: {', '.join(failures[:5])}",
         where=str(dataset.folder),
-        hint=f"look at {dataset.folder.path('ledger')}/*.parquet (columns status, reason), or lower min_success",
+        hint=f"see status and reason in {dataset.folder.path('ledger')}/*.parquet; then lower min_success, or mend "
+        "the cause and fetch all again with --fresh",
         result=dataset.document(),
     )
 

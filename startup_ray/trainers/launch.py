@@ -86,7 +86,7 @@ def train(
         "run": str(folder),
         "model": folder.path(BEST_MODEL),
         "kind": model.kind,
-        "dataset": dataset.digest,
+        "dataset_digest": dataset.digest,
         "workers": scaling.workers,
         "resumed_from": found.position.step if found else None,
         **outcome,
