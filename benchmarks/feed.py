@@ -1,6 +1,6 @@
 """The memory-mapped feed against its limit: the same loop on tensors that never change.
 
-    python benchmarks/feed.py [--rows 60000] [--epochs 3] [--rounds 5]
+    python benchmarks/feed.py [--rows 20000] [--epochs 1] [--rounds 5]
 
 Both train the seed CNN (Conv32-MaxPool-Flatten-Dense128-Dense10) on 28x28x1 in one process with one thread, one
 after the other in each round. Printed are CPU microseconds per image of each round, and the ratio of the medians.
@@ -35,8 +35,8 @@ STEPS_PER_CALL = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
