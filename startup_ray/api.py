@@ -88,7 +88,6 @@ def train_model(
     from startup_ray.session import require_storage
     from startup_ray.trainers import launch
 
-    # `train` sees to it too; here it is before anything is written.
     launch.preflight(dataset, model=job.model, training=job.training, scaling=job.scaling)
     require_storage(folder)
     with hold(folder) as lease:

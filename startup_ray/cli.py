@@ -201,7 +201,7 @@ def _report(args: argparse.Namespace) -> int:
             found.append(find_run(_need_dataset(job), job))
         else:
             run = runs.read_run(open_folder(target))
-            if not run.folder.exists("job.yaml"):
+            if not run.folder.exists(runs.JOB):
                 raise UsageError("not the folder of a run", where=target)
             found.append(run)
     if args.dry_run:

@@ -75,8 +75,7 @@ def evaluate(
         ClusterError: Ray lost the workers, or storage cannot be used.
     """
     classes = read_classes(run)
-    preflight(dataset, classes, options, split=split)
-    gates = [parse_gate(text, classes) for text in options.gates]
+    gates = preflight(dataset, classes, options, split=split)
     total = dataset.splits[split]
     predictions = folder / "predictions"
     task = ScoringTask(run=run, classes=classes, dataset=dataset, split=split, predictions=predictions)
@@ -99,15 +98,17 @@ def evaluate(
     return document
 
 
-def preflight(dataset: Dataset, classes: tuple[str, ...], options: EvaluationOptions, *, split: str = "test") -> None:
-    """See that there will be something to judge, and that the gates are about these classes.
+def preflight(
+    dataset: Dataset, classes: tuple[str, ...], options: EvaluationOptions, *, split: str = "test"
+) -> list[Gate]:
+    """The gates, after seeing that they are about these classes and that there will be something to judge.
 
     Raises:
         UsageError: an empty split, no class in common, or a gate that cannot be read.
     """
-    for gate in options.gates:
-        parse_gate(gate, classes)
+    gates = [parse_gate(text, classes) for text in options.gates]
     _require_rows(dataset, split, classes)
+    return gates
 
 
 def judge(stats: Stats, classes: tuple[str, ...], gates: list[Gate], *, average: str, seed: int) -> dict[str, Any]:

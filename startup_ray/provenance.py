@@ -18,7 +18,6 @@ from startup_ray.job import Job
 from startup_ray.ledger import redact
 from startup_ray.storage import Folder
 
-ENVIRONMENT = "environment.json"
 PACKAGES = ("startup_ray", "ray", "tensorflow", "keras", "numpy", "pyarrow")
 
 log = logging.getLogger("startup_ray")
@@ -28,12 +27,12 @@ def describe(folder: Folder, job: Job, dataset: Dataset) -> None:
     """Write the resolved job, the environment and the dataset's place into a run's folder, without secrets."""
     plain = job.model_dump(mode="json")
     plain["ingest"]["manifest"] = redact(job.ingest.manifest)
-    folder.put_whole("job.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    folder.put_whole(runs.JOB, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
     runs.put_json(folder, runs.DATASET, {"dataset": str(dataset.folder), "digest": dataset.digest})
-    before, now = runs.read_json(folder, ENVIRONMENT), environment()
+    before, now = runs.read_json(folder, runs.ENVIRONMENT), environment()
     if before and before["versions"] != now["versions"]:
         log.warning("train: this run began with other versions of its libraries: its last bits may differ")
-    runs.put_json(folder, ENVIRONMENT, now)
+    runs.put_json(folder, runs.ENVIRONMENT, now)
 
 
 def environment() -> dict[str, Any]:

@@ -21,6 +21,9 @@ from startup_ray.job import CnnOptions, EvaluationOptions, ImageOptions, IngestO
 from startup_ray.storage import Folder, open_folder
 
 DATASET = "dataset.json"
+JOB = "job.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics"
 EXIT = "exit.json"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
@@ -136,8 +139,8 @@ def put_json(folder: Folder, name: str, document: dict[str, Any]) -> None:
 def read_history(folder: Folder) -> list[dict[str, Any]]:
     """Records of the epochs of a run in order; where attempts overlap, the later one counts."""
     epochs: dict[int, dict[str, Any]] = {}
-    for name in folder.list("metrics"):
-        for line in folder.read(f"metrics/{name}").splitlines():
+    for name in folder.list(METRICS):
+        for line in folder.read(f"{METRICS}/{name}").splitlines():
             record = json.loads(line)
             epochs[record["epoch"]] = record
     return [epochs[epoch] for epoch in sorted(epochs)]

@@ -42,8 +42,8 @@ REPEATED_ID = "repeats the id of row "
 
 _BATCH = 10_000
 
-# First the owner of each id, then, among images whose id is theirs, the owner of each body. `bad` is a row of the
-# manifest that was no item, `was_image` one that has or had pixels.
+# First the owner of each id, then, among images whose id is theirs, the owner of each body. `was_image` is a row
+# that has or had pixels, `was_repeated` one that an earlier seal has demoted for its id.
 _VERDICTS = f"""
 CREATE TABLE verdicts AS
 WITH named AS (

@@ -98,7 +98,7 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
         StorageError: storage cannot be read.
     """
     try:
-        job_text = without_secrets(run.read("job.yaml").decode("utf-8", "replace"))
+        job_text = without_secrets(run.read(runs.JOB).decode("utf-8", "replace"))
     except FileNotFoundError:
         raise UsageError("no run here: job.yaml is missing", where=str(run)) from None
     dataset = _dataset_of(run)
@@ -113,7 +113,7 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
         evaluation=evaluation,
         has_predictions=bool(predictions and predictions.list()),
         history=runs.read_history(run),
-        environment=runs.read_json(run, "environment.json"),
+        environment=runs.read_json(run, runs.ENVIRONMENT),
         job=loaded if isinstance(loaded, dict) else {},
         job_text=job_text,
     )

@@ -55,7 +55,7 @@ def train(
     seed: int,
     on_progress: Callable[[TrainProgress], None] = ignore,
 ) -> dict[str, Any]:
-    """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`.
+    """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`; call `preflight` before it.
 
     Args:
         fence: the right to write `folder`; checked before each commit.
@@ -65,12 +65,10 @@ def train(
         The document that `train` prints.
 
     Raises:
-        UsageError: dataset and options do not fit.
-        ClusterError: the cluster has too few CPUs, or the storage fails.
+        ClusterError: Ray cannot run the workers, or the storage fails.
         TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
-    preflight(dataset, model=model, training=training, scaling=scaling)
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)

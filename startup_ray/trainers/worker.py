@@ -24,7 +24,7 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError, TrainingError
 from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import Fence
-from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL
+from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, loop
 from startup_ray.trainers.cache import Rows, open_split
@@ -32,7 +32,6 @@ from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.feed import Feed, prefetch
 from startup_ray.trainers.loop import Hooks, Plan, Position, Speed
 
-METRICS = "metrics"
 log = logging.getLogger("startup_ray")
 
 

@@ -209,21 +209,17 @@ def test_ctrl_c_ends_all_workers(dataset: Dataset, tmp_path: Path) -> None:
     await_until(lambda: ray.available_resources().get("CPU") == 4)
 
 
-def check(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOptions) -> None:
-    launch.preflight(dataset, model=MODEL, training=training, scaling=scaling)
+def check(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOptions, model: CnnOptions = MODEL) -> None:
+    launch.preflight(dataset, model=model, training=training, scaling=scaling)
 
 
 def test_too_little_data_is_told_with_the_way_out(dataset: Dataset) -> None:
     with pytest.raises(UsageError, match="global_batch is 210, the train split has 209 labelled rows") as caught:
-        launch.preflight(
-            dataset, model=CnnOptions(), training=TrainingOptions(global_batch=210), scaling=ScalingOptions()
-        )
+        check(dataset, training=TrainingOptions(global_batch=210), scaling=ScalingOptions())
     assert "209 or less" in caught.value.hint
     check(dataset, training=TrainingOptions(global_batch=209), scaling=ScalingOptions())
     with pytest.raises(UsageError, match="global_batch is 3, too few for 4 workers"):
-        launch.preflight(
-            dataset, model=CnnOptions(), training=TrainingOptions(global_batch=3), scaling=ScalingOptions(workers=4)
-        )
+        check(dataset, training=TrainingOptions(global_batch=3), scaling=ScalingOptions(workers=4))
 
 
 @pytest.mark.parametrize(("labels", "told"), [([None] * 9, "no labels"), (["a"] * 9, "only the class 'a'")])
@@ -231,9 +227,7 @@ def test_nothing_to_tell_apart(tmp_path: Path, labels: list[str | None], told: s
     images, _ = patterns(9)
     dataset = make_dataset(Folder(str(tmp_path)), images, labels, ["train"] * 9)
     with pytest.raises(UsageError, match=told):
-        launch.preflight(
-            dataset, model=CnnOptions(), training=TrainingOptions(global_batch=4), scaling=ScalingOptions()
-        )
+        check(dataset, training=TrainingOptions(global_batch=4), scaling=ScalingOptions())
 
 
 def test_too_many_cpus_are_told_before_anything_waits(dataset: Dataset) -> None:
@@ -242,17 +236,9 @@ def test_too_many_cpus_are_told_before_anything_waits(dataset: Dataset) -> None:
         check(dataset, training=TRAINING, scaling=scaling)
 
 
-def test_too_many_poolings_are_told_before_anything_starts(dataset: Dataset, tmp_path: Path) -> None:
-    with hold(Folder(str(tmp_path))) as lease, pytest.raises(UsageError, match="8x8 pixels are too small"):
-        launch.train(
-            dataset,
-            lease.fence.folder,
-            lease.fence,
-            model=CnnOptions(filters=(4, 4, 4)),
-            training=TRAINING,
-            scaling=ScalingOptions(),
-            seed=7,
-        )
+def test_too_many_poolings_are_told_before_anything_starts(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match="8x8 pixels are too small"):
+        check(dataset, training=TRAINING, scaling=ScalingOptions(), model=CnnOptions(filters=(4, 4, 4)))
 
 
 def test_the_driver_never_imports_tensorflow() -> None:
