@@ -21,6 +21,7 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
 from startup_ray.job import Job
 from startup_ray.lease import hold
+from startup_ray.ledger import NOTHING, Again
 from startup_ray.planning import (
     current_dataset,
     dataset_folder,
@@ -36,12 +37,19 @@ from startup_ray.storage import Folder
 log = logging.getLogger("startup_ray")
 
 
-def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Progress], None] = ignore) -> Dataset:
+def ingest_images(
+    job: Job,
+    *,
+    fresh: bool = False,
+    again: Again = NOTHING,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Dataset:
     """Fetch and decode what the manifest names, with a ledger of every item.
 
     Args:
         job: its `ingest` section, `name` and `storage` are used.
         fresh: begin a new dataset folder even if one is there.
+        again: fetch once more what ended in these states: `failures()`, `failures(["timeout", "http_5xx"])`.
         on_progress: called with `ingest.pipeline.Progress` as items end.
 
     Raises:
@@ -50,14 +58,14 @@ def ingest_images(job: Job, *, fresh: bool = False, on_progress: Callable[[Progr
         StorageError: storage cannot be used, or another process writes this dataset.
     """
     folder = dataset_folder(job, fresh=fresh)
-    found = current_dataset(job, folder)
+    found = current_dataset(job, folder, again)
     if found is None:
         from startup_ray.ingest.pipeline import ingest
         from startup_ray.session import require_storage
 
         require_storage(folder)
         with hold(folder) as lease:
-            found = ingest(job.ingest, folder, lease.fence, on_progress=on_progress)
+            found = ingest(job.ingest, folder, lease.fence, again=again, on_progress=on_progress)
     else:
         _say_finished("ingest", folder)
     require_success(found, job.ingest.min_success)

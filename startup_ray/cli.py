@@ -23,6 +23,8 @@ from startup_ray.errors import INTERRUPTED, GateError, StartupRayError, UsageErr
 if TYPE_CHECKING:
     from startup_ray.dataset import Dataset
     from startup_ray.job import Job
+    from startup_ray.ledger import Again
+    from startup_ray.planning import Step
     from startup_ray.runs import Run
 
 EXIT_CODES = """exit codes: 0 ok, 1 unexpected, 2 job file or usage, 3 data below the asked threshold,
@@ -82,17 +84,25 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(verb: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=text, description=text, parents=[common], epilog=EXIT_CODES)
-        sub.set_defaults(run=run, verb=verb, job=None)
+        sub.set_defaults(run=run, verb=verb, job=None, retry_failed=False, only=[])
         return sub
 
     add("demo", _stages, "all stages on the digits job: real images, offline, no GPU")
-    for verb, text in (
-        ("ingest", "manifest -> dataset, with a ledger of every item"),
-        ("train", "train the job's model on N workers; run again to resume"),
-        ("evaluate", "exact distributed metrics of the best model, and gates"),
-        ("run", "ingest, train, evaluate and report"),
-    ):
-        add(verb, _stages, text).add_argument("job", metavar="JOB", help="a job file")
+    stages = {
+        verb: add(verb, _stages, text)
+        for verb, text in (
+            ("ingest", "manifest -> dataset, with a ledger of every item; run again to go on"),
+            ("train", "train the job's model on N workers; run again to resume"),
+            ("evaluate", "exact distributed metrics of the best model, and gates"),
+            ("run", "ingest, train, evaluate and report"),
+        )
+    }
+    for stage in stages.values():
+        stage.add_argument("job", metavar="JOB", help="a job file")
+    stages["ingest"].add_argument("--retry-failed", action="store_true", help="fetch once more what has failed")
+    stages["ingest"].add_argument(
+        "--only", metavar="STATE", nargs="+", action="extend", default=[], help="of these states: timeout http_5xx"
+    )
     report = add("report", _report, "one HTML file about a run, or comparing several")
     report.add_argument("targets", metavar="JOB|RUN", nargs="+", help="a job file, or folders of runs")
     report.add_argument("--out", metavar="FILE", help="where to write it (default: in the folder of the last run)")
@@ -138,19 +148,39 @@ def _stages(args: argparse.Namespace) -> int:
     path = args.job or _digits_job()
     job = load_job(path, set=args.set)
     stages = STAGES if args.verb in ("demo", "run") else (args.verb,)
-    steps = plan(job, stages, fresh=args.fresh)
+    again = _again(args)
+    steps = plan(job, stages, fresh=args.fresh, again=again)
     if args.dry_run:
-        return _show_plan(args, job, steps)
+        return _show_plan(args, job, steps, _survey(job, steps, again) if args.verb == "ingest" else {})
     dataset = None if "ingest" in stages else _need_dataset(job)  # before Ray is started for nothing
     # Ray tells of dead workers on stdout, which belongs to the result.
     with redirect_stdout(sys.stderr), _ray(args, needed=any(step.needs_ray for step in steps)):
-        documents = _carry_out(args, job, stages, dataset)
+        documents = _carry_out(args, job, stages, dataset, again)
     one_stage = args.verb not in ("demo", "run")
     _show(args, documents[args.verb] if one_stage else {"stages": documents}, documents, path)
     return _judge(documents)
 
 
-def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str], dataset: Dataset | None) -> Documents:
+def _again(args: argparse.Namespace) -> Again:
+    from startup_ray.ledger import NOTHING, failures
+
+    if args.only and not args.retry_failed:
+        raise UsageError("--only says which failures --retry-failed fetches", hint="add --retry-failed")
+    if args.fresh and args.retry_failed:
+        raise UsageError("--fresh fetches everything, --retry-failed what has failed", hint="leave one of them out")
+    return failures(args.only) if args.retry_failed else NOTHING
+
+
+def _survey(job: Job, steps: Sequence[Step], again: Again) -> dict[str, Any]:
+    from startup_ray.planning import survey_ingest
+    from startup_ray.storage import Folder
+
+    return {} if steps[0].state == "finished" else survey_ingest(job, Folder(steps[0].folder), again)
+
+
+def _carry_out(
+    args: argparse.Namespace, job: Job, stages: Sequence[str], dataset: Dataset | None, again: Again
+) -> Documents:
     from startup_ray import api
     from startup_ray.console import progress
     from startup_ray.planning import find_run
@@ -158,7 +188,7 @@ def _carry_out(args: argparse.Namespace, job: Job, stages: Sequence[str], datase
     documents: Documents = {}
     if dataset is None:
         with progress("ingest", quiet=args.quiet) as show:
-            dataset = api.ingest_images(job, fresh=args.fresh, on_progress=show)
+            dataset = api.ingest_images(job, fresh=args.fresh, again=again, on_progress=show)
         documents["ingest"] = dataset.document()
     if "train" in stages and "evaluate" in stages:
         from startup_ray.evaluate import preflight
@@ -227,12 +257,13 @@ def _ray(args: argparse.Namespace, *, needed: bool) -> AbstractContextManager[An
     return connect(args.address)
 
 
-def _show_plan(args: argparse.Namespace, job: Job, steps: Sequence[Any]) -> int:
+def _show_plan(args: argparse.Namespace, job: Job, steps: Sequence[Step], survey: dict[str, Any]) -> int:
     from startup_ray.console import plan_text
 
     plain = job.model_dump(mode="json")
     rows = [{"stage": step.stage, "state": step.state, "folder": step.folder} for step in steps]
-    print(json.dumps({"job": plain, "plan": rows}, indent=2) if args.json else plan_text(plain, rows))
+    document = {"job": plain, "plan": rows} | ({"fetch": survey} if survey else {})
+    print(json.dumps(document, indent=2) if args.json else plan_text(plain, rows, survey))
     return 0
 
 

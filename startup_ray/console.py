@@ -14,6 +14,8 @@ import yaml
 
 from startup_ray.progress import Progress
 
+SHOWN_HOSTS = 10
+
 
 def listen(*, quiet: bool, verbose: bool) -> None:
     """Send the notes of `startup_ray` to stderr; warnings alone if quiet."""
@@ -81,10 +83,22 @@ def _lines(stage: str, every_s: float = 5.0) -> Callable[[Progress], None]:
     return show
 
 
-def plan_text(job: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> str:
-    """The resolved job as YAML, and a line per stage."""
+def plan_text(job: Mapping[str, Any], steps: Sequence[Mapping[str, str]], survey: Mapping[str, Any]) -> str:
+    """The resolved job as YAML, a line per stage, and what an ingest would fetch from where."""
     rows = [f"  {step['stage']:9} {step['state']:9} {step['folder']}".rstrip() for step in steps]
-    return "\n".join([yaml.safe_dump(dict(job), sort_keys=False), "would do:", *rows])
+    return "\n".join([yaml.safe_dump(dict(job), sort_keys=False), "would do:", *rows, *_survey_lines(survey)])
+
+
+def _survey_lines(survey: Mapping[str, Any]) -> list[str]:
+    if not survey:
+        return []
+    hosts = survey["hosts"]
+    shown = [f"    {host['items']:>11,}  {host['host']}" for host in hosts[:SHOWN_HOSTS]]
+    if rest := hosts[SHOWN_HOSTS:]:
+        shown.append(f"    {sum(host['items'] for host in rest):>11,}  from {len(rest):,} other hosts")
+    bad = "".join(f", {number:,} {state}" for state, number in survey["bad_rows"].items())
+    head = f"would fetch {survey['to_fetch']:,} of {survey['items']:,} items{bad}"
+    return [f"{head}, from {len(hosts):,} hosts:" if hosts else head, *shown]
 
 
 def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:

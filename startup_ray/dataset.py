@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from startup_ray.errors import DataError, StorageError, UsageError
 from startup_ray.job import SplitOptions
@@ -66,9 +67,21 @@ def image_schema() -> Any:
     return pa.schema([*strings, ("width", pa.int32()), ("height", pa.int32()), ("image", pa.binary())])
 
 
-def split_of(sha256: str, options: SplitOptions) -> str:
-    """Split by content: the body's digest as a number in [0, 1), so equal bodies never straddle two splits."""
-    place = int(sha256[:13], 16) / 16**13  # 52 bits fit a float exactly
+def choose_split(url: str, sha256: str, options: SplitOptions) -> str:
+    """Split of an item without one of its own, by its body's sha256 or by its host.
+
+    Neither changes as a manifest grows. By content equal bodies never straddle two splits; by host nor do
+    the pictures of one site, which often resemble each other.
+    """
+    if options.by == "host":
+        host = (urlsplit(url).hostname or "").encode()
+        return split_of(hashlib.sha256(host).hexdigest(), options)
+    return split_of(sha256, options)
+
+
+def split_of(digest: str, options: SplitOptions) -> str:
+    """Split by a hex digest, read as a number in [0, 1)."""
+    place = int(digest[:13], 16) / 16**13  # 52 bits fit a float exactly
     if place < options.test:
         return "test"
     return "val" if place < options.test + options.val else "train"
@@ -140,8 +153,8 @@ def require_success(dataset: Dataset, min_success: float) -> None:
         f"{good} of {dataset.items} items succeeded ({good / dataset.items:.1%}), ingest.min_success asks for "
         f"{min_success:.1%}: {', '.join(failures[:5])}",
         where=str(dataset.folder),
-        hint=f"see status and reason in {dataset.folder.path('ledger')}/*.parquet; then lower min_success, or mend "
-        "the cause and fetch all again with --fresh",
+        hint=f"see status and reason in {dataset.folder.path('ledger')}/*.parquet; mend the cause and run "
+        "`startup-ray ingest JOB --retry-failed`, or lower ingest.min_success",
         result=dataset.document(),
     )
 

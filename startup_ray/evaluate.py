@@ -10,7 +10,6 @@ for any partition and any number of workers. `evaluation.json` is written last: 
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import ClusterError, DataError, StartupRayError, UsageError
+from startup_ray.errors import DataError, StartupRayError, UsageError
 from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats, intervals
 from startup_ray.progress import ignore
+from startup_ray.remote import quiet_data, told_as_ours
 from startup_ray.runs import BEST_MODEL, CLASSES, EVALUATION, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
@@ -176,28 +176,19 @@ def _by_ray(task: ScoringTask) -> Iterator[Stats]:
     parts = part_count(task.dataset.splits[task.split])
     # A CPU is left to the rest of Ray Data: actors that take all of them starve it.
     workers = min(parts, max(1, int(ray.cluster_resources().get("CPU", 1)) - 1))
-    numbers = ray.data.from_items([{"part": i} for i in range(parts)], override_num_blocks=min(parts, MAX_BLOCKS))
-    numbers.context.enable_progress_bars = numbers.context.print_on_execution_start = False
-    answers = numbers.map_batches(
-        _ScoringActor,
-        fn_constructor_args=(task,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=ACTOR_CPUS,
-    )
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with told_as_ours("evaluation"), quiet_data():
+        numbers = ray.data.from_items([{"part": i} for i in range(parts)], override_num_blocks=min(parts, MAX_BLOCKS))
+        answers = numbers.map_batches(
+            _ScoringActor,
+            fn_constructor_args=(task,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=ACTOR_CPUS,
+        )
         for answer in answers.iter_rows():
             if answer["error"]:
                 raise pickle.loads(answer["error"])  # noqa: S301 - from our own actor, never from storage
             yield Stats.unpack(answer["stats"])
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().rsplit("\n", 1)[-1]
-        raise ClusterError(f"Ray could not finish the evaluation: {reason}", hint="run it again") from error
-    finally:
-        logger.setLevel(level)
 
 
 class _ScoringActor:

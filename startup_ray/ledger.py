@@ -9,20 +9,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from startup_ray.errors import DataError
+from startup_ray.errors import DataError, UsageError
 
 STATES = {
     "ok": "fetched, decoded and kept",
     "duplicate": "same body (sha256) as an item that stands earlier; `reason` names its id",
     "http_NNN": "the server's final answer, e.g. http_404",
-    "timeout": "no whole answer within `timeout_s`",
+    "timeout": "no whole answer within the time limits; `reason` says which",
     "dns": "the host's name has no address",
     "refused": "nothing listens at that address and port",
     "reset": "the connection broke before the answer began",
@@ -45,6 +46,12 @@ STATES = {
 SUCCESS = ("ok", "duplicate")
 """States that count towards `min_success`."""
 
+LOST = "lost"
+"""No state: stands in the ledger, while an ingest runs, for one that no longer holds. The item is fetched again."""
+
+FINAL = (*SUCCESS, "bad_item", "bad_url")
+"""States that another request cannot change."""
+
 _MAX_NAME = 24
 """Characters of the name of a query parameter; what is longer is no name but a value."""
 
@@ -53,6 +60,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _FIELD = re.compile(r"[&;?#]")
+_PATH_FIELD = re.compile(r"(?<=[;/])([^;/=]{1,99})=[^;/]*+")
+"""A parameter of a path (RFC 3986, 3.3), or a segment that is one, as content networks sign with."""
 _USER = re.compile(r"^(?:([^/\\@]*(?::[/\\]+|[/\\]{2,}))[^/\\]*|[^/\\@:]*:[^/\\]*)@")
 """User information, also of a URL without a scheme or with the wrong number of slashes."""
 
@@ -82,6 +91,42 @@ def ledger_schema() -> Any:
     strings = [pa.field(name, pa.string()) for name in ("id", "url", "status", "reason")]
     numbers = [("http_status", pa.int32()), ("attempts", pa.int32()), ("bytes", pa.int64())]
     return pa.schema([*strings, *numbers, ("sha256", pa.string()), ("elapsed_s", pa.float64())])
+
+
+@dataclass(frozen=True)
+class Again:
+    """Which outcomes do not stand, so that their items are fetched once more. True if there may be any."""
+
+    states: tuple[str, ...] = ()
+    """As in the ledger, an `x` in `http_5xx` for any digit; `failures` for every state that a request may change."""
+
+    def takes(self, status: str) -> bool:
+        """Whether an item in this state is fetched once more."""
+        patterns = [re.escape(state).replace("x", r"\d") for state in self.states if state.startswith("http_")]
+        is_failure = "failures" in self.states and status not in FINAL
+        return is_failure or status in self.states or any(re.fullmatch(pattern, status) for pattern in patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self.states)
+
+
+NOTHING = Again()
+"""Every outcome stands."""
+
+
+def failures(only: Sequence[str] = ()) -> Again:
+    """All failures, or those in the states named.
+
+    Raises:
+        UsageError: no such state, or one that another request cannot change.
+    """
+    can = [state for state in STATES if state not in (*FINAL, "http_NNN")]
+    for state in only:
+        if state not in can and not re.fullmatch(r"http_[1-5x][\dx]{2}", state):
+            close = difflib.get_close_matches(state, can, 1)
+            known = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(can)}, http_404, http_5xx, ..."
+            raise UsageError(f"no state that can be fetched again: {state!r}", where="--only", hint=known)
+    return Again(tuple(only) or ("failures",))
 
 
 def is_state(status: str) -> bool:
@@ -117,4 +162,6 @@ def redact(url: str) -> str:
         query = "&".join(
             f"{name}=REDACTED" if equals and len(name) <= _MAX_NAME else "REDACTED" for name, equals, _ in fields
         )
+    if "://" in place:
+        place = _PATH_FIELD.sub(lambda field: f"{field[1]}=REDACTED" if _SECRET.search(field[1]) else field[0], place)
     return _USER.sub(r"\1", place) + mark + query

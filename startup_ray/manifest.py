@@ -73,10 +73,14 @@ def open_manifest(location: str) -> Iterator[Manifest]:
     Raises:
         ManifestError: no such file, an unknown form, or a server that does not hand it out.
     """
-    is_url = urlsplit(location).scheme in ("http", "https") and "://" in location
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise ManifestError(f"the manifest's URL cannot be parsed: {error}", where=redact(location)) from error
+    is_url = parts.scheme in ("http", "https") and "://" in location
     if "://" in location and not is_url:
         raise ManifestError("a manifest is a path or an http(s) URL", where=redact(location))
-    name = urlsplit(location).path if is_url else location
+    name = parts.path if is_url else location
     form = _FORMS.get(PurePosixPath(name).suffix.lower())
     where = redact(location) if is_url else location
     if form is None:
@@ -123,15 +127,32 @@ def sample_version(name: str) -> int:
 
 @contextmanager
 def _open_path(location: str) -> Iterator[BinaryIO]:
-    path = os.path.expanduser(location)
-    try:
-        stream = open(path, "rb")  # noqa: SIM115 - closed below, so that only opening is guarded here
-    except OSError as error:
-        raise ManifestError(
-            f"cannot read the manifest: {error.strerror}", where=location, hint="check `ingest.manifest`"
-        ) from error
+    with _unreadable(location):
+        stream = open(os.path.expanduser(location), "rb", buffering=0)  # noqa: SIM115 - closed below
     with stream:
-        yield stream
+        yield _File(stream, location)  # type: ignore[misc]
+
+
+class _File:
+    """`read` of a local file, with its faults as ManifestError."""
+
+    def __init__(self, stream: io.RawIOBase, location: str) -> None:
+        self._stream, self._location = stream, location
+
+    def read(self, size: int) -> bytes:
+        with _unreadable(self._location):
+            return self._stream.read(size) or b""
+
+
+@contextmanager
+def _unreadable(location: str) -> Iterator[None]:
+    """Faults of a path and of its file as ManifestError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or a sign that no file name can hold
+        reason = getattr(error, "strerror", None) or "no path"
+        message = f"cannot read the manifest: {reason}"
+        raise ManifestError(message, where=location, hint="check `ingest.manifest`") from error
 
 
 @contextmanager

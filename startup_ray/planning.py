@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
 from startup_ray.job import Job
+from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
 from startup_ray.session import require_lasting
@@ -59,8 +61,8 @@ def find_dataset(job: Job) -> Dataset | None:
     return read_dataset(folder) if folder else None
 
 
-def current_dataset(job: Job, folder: Folder) -> Dataset | None:
-    """The finished dataset in this folder, if it is that of the manifest as it is now.
+def current_dataset(job: Job, folder: Folder, again: Again = NOTHING) -> Dataset | None:
+    """The finished dataset in this folder, if it is that of the manifest as it is now and nothing in it is done again.
 
     Raises:
         ManifestError: there is a dataset, and the manifest cannot be read.
@@ -68,6 +70,8 @@ def current_dataset(job: Job, folder: Folder) -> Dataset | None:
     if not folder.exists(runs.DATASET):
         return None
     dataset = read_dataset(folder)
+    if any(again.takes(state) for state in dataset.counts):
+        return None
     return dataset if dataset.manifest_digest == manifest_digest(job.ingest.manifest) else None
 
 
@@ -89,7 +93,23 @@ def require_finished(run: Run) -> None:
         raise UsageError("no finished run of this job", where=str(run.folder), hint="run `startup-ray train JOB` first")
 
 
-def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> list[Step]:
+def survey_ingest(job: Job, folder: Folder, again: Again = NOTHING) -> dict[str, Any]:
+    """Items, hosts and rows to fetch, if the ingest of this job ran now; reads the whole manifest.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    from startup_ray.ingest.chunks import items_per_chunk
+    from startup_ray.ingest.pipeline import open_source
+    from startup_ray.ingest.plan import plan_manifest, survey
+
+    with open_source(job.ingest.manifest) as source, tempfile.TemporaryDirectory(prefix="startup-ray-") as spool:
+        size = items_per_chunk(job.ingest.image)
+        planned, _ = plan_manifest(source.location, job.ingest.split, folder, Folder(spool), size, again)
+        return survey(planned, Folder(spool)).document()
+
+
+def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False, again: Again = NOTHING) -> list[Step]:
     """What the stages of this job would do now, from what lies on storage; starts nothing.
 
     Raises:
@@ -98,7 +118,7 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False) -> li
     if "ingest" in stages:
         folder = dataset_folder(job, fresh=fresh)
         require_manifest(job.ingest.manifest)
-        dataset = current_dataset(job, folder)
+        dataset = current_dataset(job, folder, again)
     else:
         dataset = find_dataset(job)
         folder = dataset.folder if dataset else dataset_folder(job)

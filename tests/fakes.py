@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from startup_ray.dataset import SPLITS, Dataset, Digest, class_names, image_schema, write_dataset
+from startup_ray.ingest.chunks import LEDGER, names_in, read_part
 from startup_ray.storage import Folder
+
+
+def read_ledger(folder: Folder) -> list[dict[str, Any]]:
+    """The rows of a ledger, in manifest order."""
+    return [row for name in names_in(folder, LEDGER) for row in read_part(folder, name).table.to_pylist()]
 
 
 class Clock:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +35,10 @@ class ImageServer:
         """Pause before each image."""
         self.open_now = 0
         self.most_open = 0
+        self.headers: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+        """What each request of a path was sent with."""
+        self.robots: Callable[[], web.Response] = lambda: web.Response(status=404)
+        """What `/robots.txt` answers."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -51,6 +55,10 @@ class ImageServer:
         app.router.add_get("/raw/{name}", self._raw)
         app.router.add_get("/bomb", self._bomb)
         app.router.add_get("/badgzip", self._badgzip)
+        app.router.add_get("/tagged/{name}", self._tagged)
+        app.router.add_get("/encoded/{name}", self._encoded)
+        app.router.add_get("/drip", self._drip)
+        app.router.add_get("/robots.txt", self._robots)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._loop.run_until_complete(self._runner.setup())
         self._loop.run_until_complete(web.TCPSite(self._runner, "127.0.0.1", 0).start())
@@ -62,16 +70,24 @@ class ImageServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}{path}"
 
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.hits[request.path] += 1
+        self.headers[request.path].append(request.headers)
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
         try:
@@ -143,9 +159,37 @@ class ImageServer:
         return web.Response(body=image(0))
 
     async def _redirect(self, request: web.Request) -> web.Response:
-        return web.Response(status=302, headers={"Location": request.query["to"]})
+        await asyncio.sleep(float(request.query.get("s", 0)))
+        return web.Response(status=int(request.query.get("code", 302)), headers={"Location": request.query["to"]})
 
     async def _reset(self, request: web.Request) -> web.Response:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
+
+    async def _tagged(self, request: web.Request) -> web.Response:
+        """An image with a header `X-Robots-Tag` for each `tag`."""
+        response = web.Response(body=image(0))
+        for tag in request.query.getall("tag"):
+            response.headers.add("X-Robots-Tag", tag)
+        return response
+
+    async def _encoded(self, request: web.Request) -> web.Response:
+        """What `/body/<name>` answers, said to be encoded `as`."""
+        headers = {"Content-Encoding": request.query["as"]}
+        return web.Response(body=self.bodies[request.match_info["name"]], headers=headers)
+
+    async def _drip(self, request: web.Request) -> web.StreamResponse:
+        """A byte every 50 ms."""
+        response = web.StreamResponse(headers={"Content-Length": "500"})
+        await response.prepare(request)
+        try:
+            for _ in range(500):
+                await response.write(b".")
+                await asyncio.sleep(0.05)
+        except ConnectionError:
+            pass
+        return response
+
+    async def _robots(self, _: web.Request) -> web.Response:
+        return self.robots()

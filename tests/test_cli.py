@@ -77,6 +77,37 @@ def test_a_dry_run_tells_job_and_plan_and_writes_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_of_ingest_shows_what_would_be_fetched(
+    capsys: pytest.CaptureFixture[str], job: str, tmp_path: Path
+) -> None:
+    hosts = ["a.org"] * 2 + [f"{i}.example.com" for i in range(12)]
+    items: list[Any] = [{"id": f"{i}", "url": f"https://{host}/{i}?sig=x"} for i, host in enumerate(hosts)]
+    (tmp_path / "m.json").write_text(json.dumps([*items, {"id": "bad"}]))
+    code, found = document(capsys, "ingest", job, "--dry-run")
+    assert code == 0
+    assert (found["fetch"]["items"], found["fetch"]["to_fetch"], found["fetch"]["bad_rows"]) == (15, 14, {"bad_url": 1})
+    assert found["fetch"]["hosts"][0] == {"host": "a.org", "items": 2}
+    _, out, _ = run(capsys, "ingest", job, "--dry-run")
+    assert "would fetch 14 of 15 items, 1 bad_url, from 13 hosts:" in out
+    assert "2  a.org" in out
+    assert "3  from 3 other hosts" in out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--only", "timeout"], "--only says which failures --retry-failed fetches"),
+        (["--retry-failed", "--fresh"], "--fresh fetches everything"),
+        (["--retry-failed", "--only", "time-out"], "did you mean 'timeout'"),
+    ],
+)
+def test_flags_that_contradict(capsys: pytest.CaptureFixture[str], job: str, words: list[str], told: str) -> None:
+    code, found = document(capsys, "ingest", job, *words)
+    assert code == 2
+    assert told in found["error"]["message"] + found["error"]["hint"]
+
+
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
 def test_a_stage_without_what_it_needs_names_the_command(
     capsys: pytest.CaptureFixture[str], job: str, tmp_path: Path, verb: str

@@ -34,7 +34,7 @@ def test_a_plan_names_state_and_folder() -> None:
         {"stage": "ingest", "state": "finished", "folder": "/d"},
         {"stage": "train", "state": "waits", "folder": ""},
     ]
-    assert plan_text({"name": "x"}, steps) == "name: x\n\nwould do:\n  ingest    finished  /d\n  train     waits"
+    assert plan_text({"name": "x"}, steps, {}) == "name: x\n\nwould do:\n  ingest    finished  /d\n  train     waits"
 
 
 def test_a_summary_tells_what_counts() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from startup_ray.errors import ManifestError
 from startup_ray.items import MAX_ID, MAX_URL, BadRow, Item, parse_row
 from startup_ray.manifest import manifest_digest, open_manifest
+from startup_ray.rows import MAX_ROW
 from tests.image_server import ImageServer
 
 GOOD = {"id": "a", "url": "http://example.com/a.png"}
@@ -113,6 +118,15 @@ def test_a_bad_row_keeps_its_usable_id_and_hides_secrets() -> None:
         ("m.jsonl", "\n\n", "no items", ""),
         ("m.jsonl", "id,url\n1,2", "not JSON", ":1"),
         ("m.txt", "[]", "unknown kind", ""),
+        ("m.json", "{}", "no items", ""),
+        ("m.json", '{"items": []}', "no items", ""),
+        ("m.json", '{"items": [{"id": "1", "url": "http://e.com/a"}, {"id": "2", "ur', "it ends too early", ":1"),
+        ("m.json", "id,url\n1,http://e.com/a\n", "neither", ""),
+        ("m.json", gzip.compress(b"[]"), "neither", ""),
+        ("m.jsonl", gzip.compress(b"{}"), "not UTF-8", ":1"),
+        ("m.jsonl", '{"id": "1"}'.encode("utf-16"), "not UTF-8", ":1"),
+        ("m.jsonl", '[\n{"id": "1"}\n]', "not JSON", ":1"),
+        ("m.jsonl", "", "no items", ""),
     ],
 )
 def test_a_manifest_that_cannot_be_read(tmp_path: Path, name: str, text: str | bytes, message: str, where: str) -> None:
@@ -120,6 +134,89 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, name: str, text: str | b
         read(tmp_path / name, text)
     assert caught.value.where.endswith(f"{name}{where}")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("missing", "status"), [("id", "bad_item"), ("url", "bad_url")])
+def test_a_column_that_no_row_has(tmp_path: Path, missing: str, status: str) -> None:
+    rows = [{key: value for key, value in (GOOD | {"id": str(i)}).items() if key != missing} for i in range(3)]
+    found = read(tmp_path / "m.json", json.dumps(rows))
+    assert [row.status for row in found if isinstance(row, BadRow)] == [status] * 3
+    assert {row.reason for row in found if isinstance(row, BadRow)} == {f"{missing} is missing"}
+
+
+def test_some_rows_without_a_label_and_an_id_that_comes_twice(tmp_path: Path) -> None:
+    """Neither is a fault of a row: the model skips the first, and the seal settles the second."""
+    rows = [GOOD | {"label": "cat"}, GOOD, GOOD | {"label": None}, {"id": "../../etc/passwd", "url": GOOD["url"]}]
+    found = read(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [row.label for row in found if isinstance(row, Item)] == ["cat", None, None, None]
+    assert [row.id for row in found] == ["a", "a", "a", "../../etc/passwd"]
+
+
+@pytest.mark.parametrize("form", ["{}", "[{}]", '{{"items": [{}]}}'])
+def test_one_row_that_is_not_utf_8(tmp_path: Path, form: str) -> None:
+    good, bad = json.dumps(GOOD).encode(), '{"id": "caf\xe9", "url": "http://e.com/a"}'.encode("latin-1")
+    between = b",\n" if "[" in form else b"\n"
+    head, tail = form.format("\n\n").encode().split(b"\n\n")
+    name = "m.json" if "[" in form else "m.jsonl"
+    first, broken, last = read(tmp_path / name, head + between.join([good, bad, good]) + tail)
+    assert isinstance(broken, BadRow)
+    assert (broken.status, broken.reason) == ("bad_item", "line 2 is not JSON")
+    assert isinstance(first, Item)
+    assert isinstance(last, Item)
+
+
+def test_a_manifest_that_ends_in_a_row_keeps_the_rows_before(tmp_path: Path) -> None:
+    first, last = read(tmp_path / "m.jsonl", json.dumps(GOOD) + '\n{"id": "b", "url": "http')
+    assert isinstance(first, Item)
+    assert isinstance(last, BadRow)
+
+
+@pytest.mark.ray  # it takes seconds
+@pytest.mark.parametrize(("name", "head", "tail"), [("m.jsonl", b'%b\n"', b'"\n%b'), ("m.json", b"[%b,\n", b",\n%b]")])
+def test_a_line_of_two_gigabytes(tmp_path: Path, name: str, head: bytes, tail: bytes) -> None:
+    """One bad row, read in little memory; most of the file is a hole."""
+    good = json.dumps(GOOD).encode()
+    with open(tmp_path / name, "wb") as stream:
+        stream.write(head % good)
+        stream.seek(2 * 1024**3, 1)
+        stream.write(tail % good)
+    script = (
+        "import resource, sys\n"
+        "from startup_ray.manifest import open_manifest\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))\n"
+        "with open_manifest(sys.argv[1]) as manifest:\n"
+        "    print([getattr(row, 'reason', row.id) for row in manifest.rows()])\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == f"['a', 'the row of line 2 is longer than {MAX_ROW} bytes', 'a']\n", done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.touch(mode=0o000)
+    with pytest.raises(ManifestError, match="Permission denied"):
+        manifest_digest(str(path))
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.json").mkdir()
+    with pytest.raises(ManifestError, match="Is a directory") as caught:
+        manifest_digest(str(tmp_path / "m.json"))
+    assert caught.value.hint
+
+
+def test_a_file_that_breaks_while_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.json").symlink_to("/proc/self/mem")  # its first bytes are an input/output error
+    with pytest.raises(ManifestError, match="cannot read the manifest"):
+        manifest_digest(str(tmp_path / "m.json"))
+
+
+@pytest.mark.parametrize("location", ["a\0b.json", "\ud800.json", "http://[::1/m.json"])
+def test_no_path_and_no_url(location: str) -> None:
+    with pytest.raises(ManifestError):
+        manifest_digest(location)
 
 
 def test_no_such_file_or_scheme(tmp_path: Path) -> None:

@@ -16,12 +16,17 @@ PACKAGE = ROOT / "startup_ray"
 RINGS: dict[str, int] = {
     **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance", "progress"], 0),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
-    **dict.fromkeys(["ingest", "ingest.guard", "ingest.fetch", "ingest.decode", "ingest.samples"], 1),
-    **dict.fromkeys(["ingest.chunks", "ingest.work", "ingest.seal", "ingest.faults", "ingest.resolve"], 1),
+    **dict.fromkeys(
+        ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
+    ),
+    **dict.fromkeys(["ingest.hosts", "ingest.places", "ingest.shares", "ingest.breaker"], 1),
+    **dict.fromkeys(["ingest.optout", "ingest.credentials", "ingest.samples"], 1),
+    **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
+    **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
-    **dict.fromkeys(["session", "ingest.pipeline", "ingest.pool", "evaluate"], 2),
+    **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.launch"], 2),
     **dict.fromkeys(["", "api", "planning", "cli", "console", "__main__"], 3),
 }

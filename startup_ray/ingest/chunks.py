@@ -7,7 +7,8 @@
 
 A ledger part names its shard in its Parquet metadata; a shard that none names does not exist. So a chunk may be
 done twice, or be killed at any point, and what counts is always one whole chunk. The key is made from the rows,
-so that a changed manifest keeps the chunks that it did not change.
+so that a changed manifest keeps the chunks that it did not change; of the others, each spooled row says where its
+outcome stands already, if it does, and only the rest is fetched.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,15 +29,38 @@ import pyarrow.parquet as pq
 from startup_ray.dataset import image_schema
 from startup_ray.items import BadRow, Item
 from startup_ray.job import ImageOptions
-from startup_ray.ledger import Outcome, ledger_schema
+from startup_ray.ledger import Outcome, ledger_schema, redact
 from startup_ray.storage import Folder
 
 CHUNKS, IMAGES, LEDGER = "chunks", "images", "ledger"
-MAX_CHUNK_BYTES = 2**28
+FIRST_ROWS, MOST_ROWS = 512, 8_192
+"""Of a chunk. Later ones are larger, or a million images would lie in thousands of small files."""
+MAX_CHUNK_BYTES = 2**26
 """Of the pixels of one chunk; an actor holds a few chunks, each with a copy on its way to storage."""
+_GROWTH = 16
 _SHARD = b"shard"
-_TEXTS = ("id", "url", "label", "split", "status", "reason")
-_SPOOL = pa.schema([("position", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
+_TEXTS = ("id", "url", "label", "split", "status", "reason", "part")
+_SPOOL = pa.schema(
+    [
+        ("position", pa.int64()),
+        *((name, pa.string()) for name in _TEXTS),
+        ("place", pa.int32()),
+        ("attempts", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spooled:
+    """A row of a chunk that is to be committed."""
+
+    row: Item | BadRow
+    part: str | None = None
+    """The ledger part where its outcome stands already; None if it is to be fetched."""
+    place: int | None = None
+    """Its row there."""
+    attempts: int = 0
+    """Requests made for it before, if it is to be fetched once more."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +72,40 @@ class Part:
 
 
 def items_per_chunk(options: ImageOptions) -> int:
-    """Rows of one commit: 512, fewer of large images, at least 16. It depends on what names the dataset alone."""
+    """Most rows of one commit, fewer of large images, at least 16. It depends on what names the dataset alone."""
     height, width = options.size
-    return max(16, min(512, MAX_CHUNK_BYTES // (height * width * options.channels)))
+    return max(16, min(MOST_ROWS, MAX_CHUNK_BYTES // (height * width * options.channels)))
 
 
 def spool(
     rows: Iterable[Item | BadRow], folder: Folder, chunk_items: int, committed: Collection[str]
 ) -> dict[str, int]:
-    """Cut rows into chunks of `chunk_items` and write those that are not committed: name -> rows of all, in order."""
+    """Cut rows into chunks and write those that are not committed: name -> rows of all, in order.
+
+    Args:
+        chunk_items: most rows of a chunk. The first have FIRST_ROWS, later ones a part of what lies before them, so
+            that their bounds stay when the manifest grows.
+    """
     chunks: dict[str, int] = {}
-    stream = iter(rows)
-    while chunk := list(islice(stream, chunk_items)):
+    stream, total = iter(rows), 0
+    while chunk := list(islice(stream, min(chunk_items, max(FIRST_ROWS, total // _GROWTH)))):
         name = f"{len(chunks):06d}-{_key(chunk)}"
         chunks[name] = len(chunk)
+        total += len(chunk)
         if name not in committed:
-            table = pa.Table.from_pylist([asdict(row) for row in chunk], schema=_SPOOL)
-            folder.put_whole(f"{CHUNKS}/{name}.parquet", _encode(table))
+            write_spool(folder, name, [Spooled(row=row) for row in chunk])
     return chunks
 
 
-def read_spool(folder: Folder, name: str) -> list[Item | BadRow]:
-    """The rows of a chunk that is still to be fetched."""
-    found = _read(folder, f"{CHUNKS}/{name}.parquet").to_pylist()
-    return [_pick(Item if row["status"] is None else BadRow, row) for row in found]
+def write_spool(folder: Folder, name: str, rows: Sequence[Spooled]) -> None:
+    """Write, or replace, a chunk that is to be committed."""
+    table = _table(rows, _SPOOL, lambda spooled, name: getattr(spooled, name, getattr(spooled.row, name, None)))
+    folder.put_whole(f"{CHUNKS}/{name}.parquet", _encode(table))
+
+
+def read_spool(folder: Folder, name: str) -> list[Spooled]:
+    """The rows of a chunk that is to be committed."""
+    return [_spooled(row) for row in _read(folder, f"{CHUNKS}/{name}.parquet").to_pylist()]
 
 
 def count_try(folder: Folder, name: str) -> int:
@@ -97,8 +131,8 @@ def names_in(folder: Folder, kind: str) -> list[str]:
 
 def commit(folder: Folder, name: str, outcomes: Sequence[Outcome], images: Sequence[dict[str, Any]]) -> None:
     """Write the images (rows of `image_schema`, in the order of the ok outcomes), then the ledger part."""
-    table = pa.Table.from_pylist([asdict(outcome) for outcome in outcomes], schema=ledger_schema())
-    write_part(folder, name, table, pa.Table.from_pylist(list(images), schema=image_schema()))
+    table = _table(outcomes, ledger_schema(), getattr)
+    write_part(folder, name, table, _table(images, image_schema(), dict.__getitem__))
 
 
 def write_part(folder: Folder, name: str, table: pa.Table, images: pa.Table) -> str:
@@ -128,22 +162,8 @@ def read_shard(folder: Folder, shard: str, columns: Sequence[str] | None = None)
     return _read(folder, f"{IMAGES}/{shard}.parquet", columns)
 
 
-def read_ledger(folder: Folder) -> Iterator[pa.Table]:
-    """The ledger in manifest order, a table for each part (`ledger_schema`)."""
-    for name in names_in(folder, LEDGER):
-        yield read_part(folder, name).table
-
-
-def _key(chunk: Sequence[Item | BadRow]) -> str:
-    """Hex digits from the rows. The port of a URL does not count: a sample's server has another each time."""
-    digest = hashlib.sha256()
-    for row in chunk:
-        label, split = (row.label, row.split) if isinstance(row, Item) else (row.status, row.reason)
-        digest.update(json.dumps([row.id, _portless(row.url), label, split]).encode() + b"\n")
-    return digest.hexdigest()[:12]
-
-
-def _portless(url: str) -> str:
+def portless(url: str) -> str:
+    """The URL without its port: a sample's server has another each time, and an item is the same behind any."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -152,8 +172,24 @@ def _portless(url: str) -> str:
     return url if port is None else parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
 
 
-def _pick(kind: type[Any], row: dict[str, Any]) -> Any:
-    return kind(**{field.name: row[field.name] for field in fields(kind)})
+def _key(chunk: Sequence[Item | BadRow]) -> str:
+    """Hex digits from the rows. A URL counts as the ledger shows it: one that is signed anew is the same item."""
+    digest = hashlib.sha256()
+    for row in chunk:
+        label, split = (row.label, row.split) if isinstance(row, Item) else (row.status, row.reason)
+        digest.update(json.dumps([row.id, portless(redact(row.url)), label, split]).encode() + b"\n")
+    return digest.hexdigest()[:12]
+
+
+def _spooled(row: dict[str, Any]) -> Spooled:
+    kind: type[Any] = Item if row["status"] is None else BadRow
+    fetched = kind(**{field.name: row[field.name] for field in fields(kind)})
+    return Spooled(row=fetched, part=row["part"], place=row["place"], attempts=row["attempts"])
+
+
+def _table(rows: Sequence[Any], schema: pa.Schema, get: Callable[[Any, str], Any]) -> pa.Table:
+    """Rows to columns; several times faster than by way of dicts."""
+    return pa.table([[get(row, name) for row in rows] for name in schema.names], schema=schema)
 
 
 def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -168,5 +204,8 @@ def _encode(table: pa.Table) -> bytes:
     stream = io.BytesIO()
     # Images are compressed already, and a dictionary of images is a second copy of them.
     codec = {name: "NONE" if name == "image" else "ZSTD" for name in table.column_names}
-    pq.write_table(table, stream, compression=codec, use_dictionary=["label", "split", "status"])
+    small = [name for name in table.column_names if name != "image"]
+    pq.write_table(
+        table, stream, compression=codec, use_dictionary=["label", "split", "status"], write_statistics=small
+    )
     return stream.getvalue()

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError
@@ -17,6 +18,16 @@ from startup_ray.ingest.guard import BLOCKED
 RETRY_AFTER_CAP_S = 60.0
 """A server may ask for more patience, but gets no more."""
 
+
+class Fault(NamedTuple):
+    """What went wrong: a state of the ledger, and a reason that never holds a URL, which may hold secrets."""
+
+    status: str
+    reason: str
+
+
+# A 500 is most often about the one thing that was asked for: a run of dead images at a host that is well.
+_ILL = frozenset({"timeout", "refused", "reset", "tls", "dns", "http_429", "http_502", "http_503", "http_504"})
 _AGAIN = frozenset({"http_408", "http_425", "http_429", "timeout", "refused", "reset", "truncated"})
 
 
@@ -28,6 +39,11 @@ def is_transient(status: str, error: Exception | None = None) -> bool:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return error.os_error.errno == socket.EAI_AGAIN
     return status in _AGAIN or status.startswith("http_5")
+
+
+def is_host_ill(status: str) -> bool:
+    """Whether a state says something of the host itself, and not of the one thing that was asked of it."""
+    return status in _ILL
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
@@ -43,27 +59,25 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
         return 0.0
 
 
-def classify(error: Exception) -> tuple[str, str]:
-    """A fault of a request -> state of the ledger, and a reason that never holds the URL, which may hold secrets."""
+def classify(error: Exception) -> Fault:
+    """A fault of a request, by the error that it raised."""
     if isinstance(error, TimeoutError):
-        return "timeout", "no whole answer in time"
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return "too_many_redirects", f"after {len(error.history)} answers"
+        return Fault("timeout", _ran_out(error))
     if isinstance(error, aiohttp.NonHttpUrlClientError):
-        return "blocked_scheme", f"redirected to {str(error).partition(':')[0][:20]}:"
+        return Fault("blocked_scheme", f"{str(error).partition(':')[0][:20]}: is neither http nor https")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", told(error.os_error)
+        return Fault("dns", told(error.os_error))
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError)):
-        return "tls", told(error)
+        return Fault("tls", told(error))
     if isinstance(error, aiohttp.ClientConnectorError):
         return _of_connecting(error.os_error)
     if any(isinstance(cause, ContentEncodingError) for cause in _causes(error)):
-        return "corrupt", told(error)
+        return Fault("corrupt", told(error))
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "truncated", told(error)
+        return Fault("truncated", told(error))
     if isinstance(error, ValueError):  # yarl's and aiohttp's InvalidURL, idna's UnicodeError
-        return "bad_url", told(error)
-    return "reset", told(error)
+        return Fault("bad_url", told(error))
+    return Fault("reset", told(error))
 
 
 def told(error: BaseException) -> str:
@@ -78,10 +92,20 @@ def told(error: BaseException) -> str:
     return (text or type(error).__name__).split("\n", 1)[0]
 
 
-def _of_connecting(error: OSError) -> tuple[str, str]:
+def _ran_out(error: TimeoutError) -> str:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "not connected within connect_timeout_s"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return "silent for read_timeout_s"
+    return "no whole answer within timeout_s"
+
+
+def _of_connecting(error: OSError) -> Fault:
     if BLOCKED in str(error):  # in the text, because it may be one of several addresses that were tried
-        return "blocked_address", told(error)
-    return "reset" if error.errno in (errno.ECONNRESET, errno.EPIPE) else "refused", told(error)
+        return Fault("blocked_address", told(error))
+    if error.errno == errno.ETIMEDOUT:
+        return Fault("timeout", told(error))
+    return Fault("reset" if error.errno in (errno.ECONNRESET, errno.EPIPE) else "refused", told(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,11 +4,13 @@
         dataset = ingest(job.ingest, folder, lease.fence)
 
 Only names of chunks and small tallies cross Ray's object store; bodies and images stay inside the actor that
-fetches them. Killed at any point and run again, it fetches only the chunks that were not committed.
+fetches them. Killed at any point and run again, it fetches only what was not committed.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,17 +18,22 @@ from dataclasses import dataclass
 
 from startup_ray.dataset import Dataset, write_dataset
 from startup_ray.errors import StorageError
-from startup_ray.ingest.chunks import LEDGER, items_per_chunk, names_in, read_part, spool
-from startup_ray.ingest.pool import fetch_chunks, run_task
+from startup_ray.ingest.chunks import items_per_chunk, read_part
+from startup_ray.ingest.credentials import read_headers
+from startup_ray.ingest.plan import Plan, plan_manifest
+from startup_ray.ingest.pool import fetch_chunks
 from startup_ray.ingest.seal import Sealed, clear_spool, seal
 from startup_ray.ingest.work import Tally, Task
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
-from startup_ray.ledger import SUCCESS, check_law, redact
-from startup_ray.manifest import manifest_digest, open_manifest
+from startup_ray.ledger import LOST, NOTHING, SUCCESS, Again, check_law, redact
+from startup_ray.manifest import manifest_digest
 from startup_ray.progress import ignore
+from startup_ray.remote import run_task
 from startup_ray.runs import DATASET, location_of
 from startup_ray.storage import Folder
+
+log = logging.getLogger("startup_ray")
 
 ROUNDS = 10
 """Fetch and seal at most so often; a second round is needed only after the manifest has changed."""
@@ -51,7 +58,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where the manifest is really read, and what may be fetched from beside public addresses."""
 
     location: str
@@ -63,36 +70,44 @@ def ingest(
     folder: Folder,
     fence: Fence,
     *,
+    again: Again = NOTHING,
     on_progress: Callable[[Progress], None] = ignore,
     chunk_items: int | None = None,
 ) -> Dataset:
     """Fetch what a manifest lists into a dataset; run again after a kill it goes on where it was.
 
     Args:
-        chunk_items: rows of a commit, `items_per_chunk` by default. With another number all is fetched again.
+        again: which outcomes of a former ingest do not stand.
+        chunk_items: most rows of a commit, `items_per_chunk` by default.
 
     Raises:
         ManifestError: the manifest cannot be read.
+        UsageError: STARTUP_RAY_HEADERS cannot be read.
         RunHeldError: another process has taken over the folder.
         StorageError, ClusterError: storage or Ray failed.
     """
     size = chunk_items or items_per_chunk(options.image)
-    with _spooling(folder, fence), _open_source(options.manifest) as source:
-        task = Task(options=options, folder=folder, fence=fence, endpoints=source.endpoints)
+    with _spooling(folder, fence), open_source(options.manifest) as source:
+        headers = read_headers(os.environ)
+        task = Task(options=options, folder=folder, fence=fence, endpoints=source.endpoints, headers=headers)
         for _ in range(ROUNDS):
-            chunks, digest = _plan(source, options, folder, size)
+            # In a process of their own: memory that grows with the manifest is not the driver's.
+            wanted = (source.location, options.split, folder, folder, size, again)
+            plan, digest = run_task(plan_manifest, *wanted, stage="ingest", here=True)
             fence.check()  # a long manifest may have outlived the lease
             folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
-            counter = _Counter(chunks, folder, on_progress)
-            for tally in fetch_chunks(task, [name for name in chunks if name not in counter.committed]):
+            counter = _Counter(plan, folder, on_progress)
+            for tally in fetch_chunks(task, plan.todo):
                 counter.add(tally)
-            sealed: Sealed = run_task(seal, folder, list(chunks), fence)
+            sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, stage="ingest")
             if not sealed.lost:
                 break
+            again = Again((LOST,))
         else:
             raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
     check_law(sealed.counts, sealed.items)
-    dataset = _describe(sealed, options, folder, digest)
+    # A sample's own bytes hold its port, another one each time.
+    dataset = _describe(sealed, options, folder, manifest_digest(options.manifest) if source.endpoints else digest)
     fence.check()
     write_dataset(dataset)
     return dataset
@@ -115,24 +130,15 @@ def _spooling(folder: Folder, fence: Fence) -> Iterator[None]:
 
 
 @contextmanager
-def _open_source(manifest: str) -> Iterator[_Source]:
+def open_source(manifest: str) -> Iterator[Source]:
+    """The manifest as it can be read from another process of this node; a sample is served meanwhile."""
     if not manifest.startswith("sample:"):
-        yield _Source(manifest)
+        yield Source(location_of(manifest))
         return
     from startup_ray.ingest.samples import serve
 
     with serve(manifest) as sample:
-        yield _Source(sample.manifest, (sample.endpoint,))
-
-
-def _plan(source: _Source, options: IngestOptions, folder: Folder, chunk_items: int) -> tuple[dict[str, int], str]:
-    """Rows of each chunk in order, after spooling those that are not committed, and the manifest's digest."""
-    committed = set(names_in(folder, LEDGER))
-    with open_manifest(source.location) as manifest:
-        chunks = spool(manifest.rows(), folder, chunk_items, committed)
-        digest = manifest.digest()
-    # A sample's own bytes hold its port, another one each time.
-    return chunks, manifest_digest(options.manifest) if source.endpoints else digest
+        yield Source(sample.manifest, (sample.endpoint,))
 
 
 def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: str) -> Dataset:
@@ -153,15 +159,15 @@ def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: st
 class _Counter:
     """Tallies of chunks -> progress. A chunk's newest tally counts, so one that is done again counts once."""
 
-    def __init__(self, chunks: dict[str, int], folder: Folder, on_progress: Callable[[Progress], None]) -> None:
-        self.committed = set(names_in(folder, LEDGER)) & set(chunks)
-        before = [_tally(folder, name) for name in self.committed]
+    def __init__(self, plan: Plan, folder: Folder, on_progress: Callable[[Progress], None]) -> None:
+        before = [_tally(folder, name) for name in sorted(plan.chunks.keys() - set(plan.todo))]
         self._newest: dict[str, Tally] = {}
-        self._total = sum(chunks.values())
+        self._total = sum(plan.chunks.values())
         self._first = self._done = sum(tally.done for tally in before)
         self._ok = sum(tally.ok for tally in before)
         self._began = time.monotonic()
         self._on_progress = on_progress
+        log.info("ingest: %d items, %d of them done before", self._total, self._done + plan.kept)
         self._tell()
 
     def add(self, tally: Tally) -> None:

@@ -1,4 +1,4 @@
-"""The pool of fetch actors on Ray Data, and what keeps it quiet and its errors ours.
+"""The pool of fetch actors on Ray Data.
 
 Ray Data hands chunk names to actors that each own one `Worker`; images are written inside the actor and never
 cross the object store. Calls run as threads of the actor and share its session and its bounds.
@@ -6,16 +6,18 @@ cross the object store. Calls run as threads of the actor and share its session 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, cast
 
 import pyarrow as pa
 
-from startup_ray.errors import ClusterError, StartupRayError
+from startup_ray.errors import ClusterError
+from startup_ray.ingest.broker import asker, start_broker
 from startup_ray.ingest.work import Tally, Task, Worker
+from startup_ray.remote import quiet_data, told_as_ours
 
 ACTOR_CPUS = 0.5
 """Half a CPU for an actor that waits for the network most of the time leaves room for what else must run."""
@@ -29,7 +31,8 @@ class _Actor:
     """A worker in the shape that Ray Data calls: a row of chunk names in, tallies out as they come."""
 
     def __init__(self, task: Task) -> None:
-        self._worker = Worker(task)
+        self._worker = Worker(task, asker(task.options.fetch))
+        gc.freeze()  # what is loaded by now stays: no collection needs to look at it again
 
     def __del__(self) -> None:  # Ray Data's word that the pool ends
         with suppress(AttributeError):  # it never began
@@ -59,7 +62,9 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
         max_tasks_in_flight_per_actor=2 * CHUNKS_AT_ONCE,
         enable_true_multi_threading=True,
     )
-    with _told_as_ours(), _quiet_data():
+    broker = start_broker(task.options.fetch)
+    # A block for every tally, so that progress moves.
+    with told_as_ours("ingest"), quiet_data(target_max_block_size=1):
         # One block a chunk, because a block is what an actor is handed at a time.
         chunks = ray.data.from_items([{"chunk": name} for name in names], override_num_blocks=len(names))
         tallies = chunks.map_batches(
@@ -73,21 +78,7 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
         )
         for batch in tallies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from (Tally(**row) for row in cast("pa.Table", batch).to_pylist())
-
-
-def run_task(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a Ray task of its own, so that its memory is not the driver's.
-
-    Ray never calls it again: of two calls under one fence neither would see the other.
-
-    Raises:
-        StartupRayError: as the function raised it.
-        ClusterError: Ray gave up.
-    """
-    import ray
-
-    with _told_as_ours():
-        return ray.get(ray.remote(num_cpus=0, max_retries=0)(function).remote(*args))
+    del broker  # an actor lives as long as somebody holds it
 
 
 def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
@@ -105,40 +96,3 @@ def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
             hint="give Ray more CPUs, or run the command from a node that has some",
         )
     return max(int(sum(cpus)), 1)
-
-
-@contextmanager
-def _quiet_data() -> Iterator[None]:
-    """Ray Data without bars, notices and statistics, and with a block for every tally so that progress moves."""
-    from ray.data import DataContext
-
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.enable_auto_log_stats = False
-    context.target_max_block_size = 1
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with DataContext.current(context):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _told_as_ours() -> Iterator[None]:
-    """Errors of ours that Ray wrapped on their way as they were raised, Ray's own as ClusterError."""
-    from ray.exceptions import RayError
-
-    try:
-        yield
-    except RayError as error:
-        inner: BaseException | None = error
-        while inner is not None and not (isinstance(inner, StartupRayError) and not isinstance(inner, RayError)):
-            inner = getattr(inner, "cause", None) or inner.__cause__
-        if isinstance(inner, StartupRayError):
-            raise inner from error
-        reason = str(error).strip().rsplit("\n", 1)[-1]
-        raise ClusterError(f"the ingest stopped: {reason}", hint="run it again, it goes on where it was") from error

@@ -11,14 +11,11 @@ after. Memory is bounded: rows are sorted by DuckDB, which spills to disk, and p
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from startup_ray.dataset import SPLITS, Digest, class_names
@@ -33,14 +30,13 @@ from startup_ray.ingest.chunks import (
     replace_part,
     write_part,
 )
+from startup_ray.ingest.spill import insert, open_database, rows_of
 from startup_ray.lease import Fence
+from startup_ray.ledger import LOST
 from startup_ray.storage import Folder
 
-MEMORY = "512MB"
 REPEATED_ID = "repeats the id of row "
 """Begins the reason of a row whose id stands earlier; the row is counted from 0."""
-
-_BATCH = 10_000
 
 # First the owner of each id, then, among images whose id is theirs, the owner of each body. `was_image` is a row
 # that has or had pixels, `was_repeated` one that an earlier seal has demoted for its id.
@@ -63,10 +59,10 @@ WITH named AS (
 )
 SELECT part, place, status AS old_status, reason AS old_reason,
     CASE WHEN is_repeated THEN 'bad_item'
-         WHEN was_repeated THEN 'lost'
+         WHEN was_repeated OR status = '{LOST}' THEN '{LOST}'
          WHEN NOT was_image THEN status
          WHEN owner < position THEN 'duplicate'
-         WHEN status = 'duplicate' THEN 'lost'
+         WHEN status = 'duplicate' THEN '{LOST}'
          ELSE 'ok' END AS status,
     CASE WHEN is_repeated THEN '{REPEATED_ID}' || id_owner
          WHEN was_image AND owner < position THEN owner_id
@@ -80,7 +76,7 @@ class Sealed:
     """What the seal found. With `lost` chunks the rest is empty."""
 
     lost: tuple[str, ...] = ()
-    """Chunks without a commit: never fetched, or an image is needed again that an earlier manifest made needless."""
+    """Chunks to commit again: one never was, or holds items that an earlier manifest made needless (LOST)."""
     items: int = 0
     counts: dict[str, int]
     splits: dict[str, int]
@@ -97,25 +93,24 @@ def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
         StorageError: storage cannot be read or written.
     """
     fence.check()
-    _remove_strangers(folder, names, fence)
     shards = _shards(folder, names)
-    lost = [name for name in names if name not in shards]
-    if not lost:
-        with _database() as database:
-            _load_ledger(database, folder, names)
-            database.execute(_VERDICTS)
-            lost = [
-                names[part] for (part,) in _rows(database, "SELECT DISTINCT part FROM verdicts WHERE status = 'lost'")
-            ]
-            if not lost:
-                shards |= _demote(database, folder, names, fence)
-                kept = [shard for name in names if (shard := shards[name])]
-                _remove_orphans(folder, kept, fence)
-                return _summary(database, folder, kept)
-    for name in lost:
-        fence.check()
-        folder.delete(f"{LEDGER}/{name}.parquet")
-    return Sealed(lost=tuple(sorted(lost)), counts={}, splits={})
+    missing = tuple(name for name in names if name not in shards)
+    if missing:
+        for name in missing:
+            fence.check()
+            folder.delete(f"{LEDGER}/{name}.parquet")
+        return Sealed(lost=missing, counts={}, splits={})
+    _remove_strangers(folder, names, fence)  # only now: chunks that are still to be committed may point to them
+    with open_database() as database:
+        _load_ledger(database, folder, names)
+        database.execute(_VERDICTS)
+        shards |= _carry_out(database, folder, names, fence)
+        lost = rows_of(database, f"SELECT DISTINCT part FROM verdicts WHERE status = '{LOST}' ORDER BY part")  # noqa: S608
+        if again := tuple(names[part] for (part,) in lost):
+            return Sealed(lost=again, counts={}, splits={})
+        kept = [shard for name in names if (shard := shards[name])]
+        _remove_orphans(folder, kept, fence)
+        return _summary(database, folder, kept)
 
 
 def clear_spool(folder: Folder) -> None:
@@ -151,18 +146,6 @@ def _remove_orphans(folder: Folder, shards: Sequence[str], fence: Fence) -> None
     folder.clear_drafts(LEDGER)
 
 
-@contextmanager
-def _database() -> Iterator[Any]:
-    with tempfile.TemporaryDirectory(prefix="startup-ray-seal-") as spill:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY,
-            "threads": 1,
-            "temp_directory": spill,
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            yield database
-
-
 def _load_ledger(database: Any, folder: Folder, names: Sequence[str]) -> None:
     database.execute(
         "CREATE TABLE ledger (position BIGINT, part INTEGER, place INTEGER, "
@@ -172,17 +155,14 @@ def _load_ledger(database: Any, folder: Folder, names: Sequence[str]) -> None:
     for part, name in enumerate(names):
         table = read_part(folder, name, ["id", "status", "reason", "sha256"]).table
         place = pa.array(range(table.num_rows), pa.int32())
-        database.register("fresh", table.append_column("place", place))
-        database.execute(
-            "INSERT INTO ledger SELECT ? + place, ?, place, id, status, reason, sha256 FROM fresh", [position, part]
-        )
-        database.unregister("fresh")
+        query = "INSERT INTO ledger SELECT ? + place, ?, place, id, status, reason, sha256 FROM fresh"
+        insert(database, query, table.append_column("place", place), [position, part])
         position += table.num_rows
 
 
-def _demote(database: Any, folder: Folder, names: Sequence[str], fence: Fence) -> dict[str, str]:
+def _carry_out(database: Any, folder: Folder, names: Sequence[str], fence: Fence) -> dict[str, str]:
     """Commit the verdicts that differ from the ledger; the shards of the chunks that they changed."""
-    changed = _rows(
+    changed = rows_of(
         database,
         "SELECT part, place, status, reason FROM verdicts "
         "WHERE status <> old_status OR reason <> old_reason ORDER BY part, place",
@@ -221,14 +201,13 @@ def _rewrite(folder: Folder, name: str, verdicts: dict[int, tuple[str, str]]) ->
 def _summary(database: Any, folder: Folder, shards: Sequence[str]) -> Sealed:
     database.execute("CREATE TABLE images (id VARCHAR, sha256 VARCHAR, label VARCHAR, split VARCHAR)")
     for shard in shards:
-        database.register("fresh", read_shard(folder, shard, ["id", "sha256", "label", "split"]))
-        database.execute("INSERT INTO images SELECT id, sha256, label, split FROM fresh")
-        database.unregister("fresh")
+        images = read_shard(folder, shard, ["id", "sha256", "label", "split"])
+        insert(database, "INSERT INTO images SELECT id, sha256, label, split FROM fresh", images)
     digest = Digest()
-    digest.update(_rows(database, "SELECT id, sha256, label, split FROM images ORDER BY id"))
-    counts = dict(_rows(database, "SELECT status, count(*) FROM verdicts GROUP BY status"))
-    splits = dict(_rows(database, "SELECT split, count(*) FROM images GROUP BY split"))
-    labels = _rows(database, "SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
+    digest.update(rows_of(database, "SELECT id, sha256, label, split FROM images ORDER BY id"))
+    counts = dict(rows_of(database, "SELECT status, count(*) FROM verdicts GROUP BY status"))
+    splits = dict(rows_of(database, "SELECT split, count(*) FROM images GROUP BY split"))
+    labels = rows_of(database, "SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
     return Sealed(
         items=sum(counts.values()),
         counts=dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))),
@@ -237,9 +216,3 @@ def _summary(database: Any, folder: Folder, shards: Sequence[str]) -> Sealed:
         digest=digest.text(),
         shards=tuple(f"{shard}.parquet" for shard in shards),
     )
-
-
-def _rows(database: Any, query: str) -> Iterator[Any]:
-    cursor = database.cursor().execute(query)
-    while rows := cursor.fetchmany(_BATCH):
-        yield from rows

@@ -16,18 +16,23 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from startup_ray.dataset import split_of
+from startup_ray.dataset import choose_split
 from startup_ray.errors import ClusterError
 from startup_ray.ingest.chunks import commit, count_try, forget_tries, read_spool
-from startup_ray.ingest.decode import Decoded, decode, encode_png
+from startup_ray.ingest.credentials import NONE, Headers
+from startup_ray.ingest.decode import Decoded, decode
+from startup_ray.ingest.encode import encode
 from startup_ray.ingest.fetch import Fetched, Fetcher
+from startup_ray.ingest.former import recall
 from startup_ray.ingest.guard import Guard
+from startup_ray.ingest.hosts import HostLimits
+from startup_ray.ingest.shares import Ask
 from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
@@ -49,6 +54,8 @@ class Task:
     fence: Fence
     endpoints: tuple[tuple[str, int], ...] = ()
     """(address, port) pairs that may be fetched from although they are not public."""
+    headers: Headers = NONE
+    """Of single origins, tokens above all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +68,15 @@ class Tally:
 
 
 class Worker:
-    """Fetches, decodes and commits chunks until it is closed."""
+    """Fetches, decodes and commits chunks until it is closed.
 
-    def __init__(self, task: Task) -> None:
+    Args:
+        ask: leads to the limits per host; by default they are this worker's own.
+    """
+
+    def __init__(self, task: Task, ask: Ask | None = None) -> None:
         self._task = task
+        self._ask = ask
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fetch")
         self._thread.start()
@@ -78,19 +90,21 @@ class Worker:
             StorageError: the commit cannot be written.
             ClusterError: the process has died MAX_TRIES times at this chunk.
         """
-        rows = read_spool(self._task.folder, name)
+        spooled = read_spool(self._task.folder, name)
+        rows = [one.row for one in spooled]
         if count_try(self._task.folder, name) > MAX_TRIES:
             raise ClusterError(
                 f"the fetch actor died {MAX_TRIES} times at rows {rows[0].position} to {rows[-1].position}",
                 where=self._task.options.manifest,
                 hint="run it again; if it stops there again, lower ingest.fetch.max_pixels or give it more memory",
             )
-        outcomes: dict[int, Outcome] = {i: _refused(row) for i, row in enumerate(rows) if isinstance(row, BadRow)}
-        images: dict[int, dict[str, Any]] = {}
-        ok, told = 0, time.monotonic()
-        with closing(self._fetch(rows)) as arrivals:
+        outcomes, images = recall(self._task.folder, spooled, self._task.options.split)
+        outcomes |= {i: _refused(row) for i, row in enumerate(rows) if isinstance(row, BadRow)}
+        ok, told = sum(outcome.status in SUCCESS for outcome in outcomes.values()), time.monotonic()
+        urls = {i: row.url for i, row in enumerate(rows) if i not in outcomes}
+        with closing(self._fetch(urls)) as arrivals:
             for i, fetched in arrivals:
-                outcomes[i], image = self._finish(rows[i], fetched)
+                outcomes[i], image = self._finish(rows[i], fetched, spooled[i].attempts)
                 ok += outcomes[i].status in SUCCESS
                 if image is not None:
                     images[i] = image
@@ -110,26 +124,34 @@ class Worker:
         self._loop.close()
 
     async def _open(self) -> Fetcher:
-        fetch = self._task.options.fetch
-        return await Fetcher(fetch, Guard(fetch.allow_private, self._task.endpoints)).__aenter__()
+        fetch, endpoints = self._task.options.fetch, self._task.endpoints
+        limits = HostLimits(self._ask, max_open=fetch.concurrency) if self._ask else None
+        guard = Guard(fetch.allow_private, endpoints)
+        return await Fetcher(fetch, guard, limits=limits, headers=self._task.headers).__aenter__()
 
     def _submit(self, coroutine: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _fetch(self, rows: Sequence[Item | BadRow]) -> Generator[tuple[int, Fetched], None, None]:
-        """Index and end of each item, as they arrive; a body keeps its room until the next is asked for.
+    def _fetch(self, urls: Mapping[int, str]) -> Generator[tuple[int, Fetched], None, None]:
+        """Index and end of each URL, as they arrive; a body keeps its room until those that came with it are done with.
 
         Closed before its end it gives back the room of every body that is still to come.
         """
-        arrived: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
-        items = [(i, row.url) for i, row in enumerate(rows) if isinstance(row, Item)]
+        arrived: queue.SimpleQueue[list[tuple[int, Fetched]] | None] = queue.SimpleQueue()
+        ready: list[tuple[int, Fetched]] = []
+
+        def hand_over() -> None:
+            arrived.put(ready.copy())
+            ready.clear()
 
         async def fetch_one(index: int, url: str) -> None:
-            arrived.put((index, await self._fetcher.fetch(url)))
+            ready.append((index, await self._fetcher.fetch(url)))
+            if len(ready) == 1:  # what ends in the same turn of the loop wakes the decoding thread once
+                self._loop.call_soon(hand_over)
 
         async def fetch_all() -> None:
             async with asyncio.TaskGroup() as group:
-                for index, url in items:
+                for index, url in urls.items():
                     group.create_task(fetch_one(index, url))
 
         async def start() -> asyncio.Task[None]:
@@ -139,23 +161,30 @@ class Worker:
 
         everything: asyncio.Task[None] = self._submit(start()).result()
         try:
-            for arrival in iter(arrived.get, None):
+            for batch in iter(arrived.get, None):
                 try:
-                    yield arrival
+                    yield from batch
                 finally:
-                    self._release(arrival[1])
+                    self._release(batch)
         except BaseException:
             self._loop.call_soon_threadsafe(everything.cancel)
-            for arrival in iter(arrived.get, None):
-                self._release(arrival[1])
+            for batch in iter(arrived.get, None):
+                self._release(batch)
             raise
-        everything.result()  # a fault of ours
+        try:
+            everything.result()
+        except BaseExceptionGroup as group:  # the limits per host cannot be asked for, or a fault of ours
+            raise group.exceptions[0] from group
 
-    def _release(self, fetched: Fetched) -> None:
-        self._loop.call_soon_threadsafe(self._fetcher.release, fetched)
+    def _release(self, batch: Sequence[tuple[int, Fetched]]) -> None:
+        def release() -> None:
+            for _, fetched in batch:
+                self._fetcher.release(fetched)
 
-    def _finish(self, row: Item | BadRow, fetched: Fetched) -> tuple[Outcome, dict[str, Any] | None]:
-        """Row of the ledger, and of the images if it became one."""
+        self._loop.call_soon_threadsafe(release)
+
+    def _finish(self, row: Item | BadRow, fetched: Fetched, attempts: int) -> tuple[Outcome, dict[str, Any] | None]:
+        """Row of the ledger, and of the images if it became one; `attempts` were made before."""
         assert isinstance(row, Item)
         sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
         options = self._task.options
@@ -170,17 +199,17 @@ class Worker:
             status=decoded.status,
             reason=one_line(decoded.reason),
             http_status=fetched.http_status,
-            attempts=fetched.attempts,
+            attempts=attempts + fetched.attempts,
             bytes=fetched.size,
             sha256=sha256,
             elapsed_s=fetched.elapsed_s,
         )
         if decoded.pixels is None or sha256 is None:
             return outcome, None
-        split = row.split or split_of(sha256, options.split)
+        split = row.split or choose_split(row.url, sha256, options.split)
         size = {"width": decoded.width, "height": decoded.height}
         image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size}
-        return outcome, image | {"image": encode_png(decoded.pixels)}
+        return outcome, image | {"image": encode(decoded.pixels, options.image)}
 
 
 def _refused(row: BadRow) -> Outcome:

@@ -10,19 +10,21 @@ from startup_ray.ingest.chunks import (
     IMAGES,
     LEDGER,
     MAX_CHUNK_BYTES,
+    Spooled,
     commit,
     items_per_chunk,
     names_in,
-    read_ledger,
     read_part,
     read_shard,
     spool,
+    write_spool,
 )
 from startup_ray.ingest.chunks import read_spool as read
 from startup_ray.items import BadRow, Item
 from startup_ray.job import ImageOptions
 from startup_ray.ledger import Outcome, ledger_schema
 from startup_ray.storage import Folder
+from tests.fakes import read_ledger
 
 ROWS: list[Item | BadRow] = [
     Item(position=0, id="a", url="http://127.0.0.1:4000/a?x=1", label="1"),
@@ -43,7 +45,7 @@ def names(rows: list[Item | BadRow], folder: Folder, size: int = 2) -> list[str]
 def test_rows_come_back_in_order(folder: Folder) -> None:
     chunks = spool(iter(ROWS), folder, 2, ())
     assert list(chunks.values()) == [2, 1]
-    assert [row for name in chunks for row in read(folder, name)] == ROWS
+    assert [spooled.row for name in chunks for spooled in read(folder, name)] == ROWS
 
 
 def test_a_committed_chunk_is_not_written_again(folder: Folder) -> None:
@@ -54,7 +56,7 @@ def test_a_committed_chunk_is_not_written_again(folder: Folder) -> None:
 
 
 def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
-    """Another port is the same item; another label, split, url or place is not."""
+    """Another port or signature is the same item; another label, split, url or place is not."""
     first, second = names(ROWS, folder)
     item = ROWS[0]
     assert isinstance(item, Item)
@@ -62,6 +64,8 @@ def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
     assert names([moved, *ROWS[1:]], folder) == [first, second]
     named = [replace(item, url=f"http://user:40@[::1]:{port}/a:40") for port in (40, 41)]
     assert names([named[0], *ROWS[1:]], folder) == names([named[1], *ROWS[1:]], folder)
+    signed = [replace(item, url=f"http://127.0.0.1:4000/a?x=1&sig={sig}") for sig in ("a", "b")]
+    assert names([signed[0], *ROWS[1:]], folder) == names([signed[1], *ROWS[1:]], folder)
     others = [{"id": "b"}, {"label": "2"}, {"split": "val"}, {"url": "http://127.0.0.2:4000/a?x=1"}, {"label": None}]
     for change in others:
         changed = names([replace(item, **change), *ROWS[1:]], folder)  # type: ignore[arg-type]
@@ -81,7 +85,7 @@ def test_a_commit_names_its_shard(folder: Folder) -> None:
     assert read_part(folder, "0", ["status"]).shard == part.shard
     assert read_shard(folder, part.shard, ["id", "image"]).to_pylist() == [{"id": "a", "image": b"x"}]
     assert read_part(folder, "1").shard == ""
-    assert [table.num_rows for table in read_ledger(folder)] == [2, 1]
+    assert [row["id"] for row in read_ledger(folder)] == ["a", "b", "b"]
 
 
 def test_done_twice_counts_once(folder: Folder) -> None:
@@ -95,8 +99,24 @@ def test_done_twice_counts_once(folder: Folder) -> None:
 
 @pytest.mark.parametrize(
     ("size", "channels", "items"),
-    [((28, 28), 1, 512), ((512, 512), 3, 341), ((512, 512), 1, 512), ((4096, 4096), 3, 16)],
+    [((28, 28), 1, 8192), ((64, 64), 3, 5461), ((512, 512), 3, 85), ((4096, 4096), 3, 16)],
 )
 def test_chunks_of_large_images_are_shorter(size: tuple[int, int], channels: Literal[1, 3], items: int) -> None:
     assert items_per_chunk(ImageOptions(size=size, channels=channels)) == items
     assert items == 16 or items * size[0] * size[1] * channels <= MAX_CHUNK_BYTES
+
+
+def test_later_chunks_are_larger_and_bounds_stay(folder: Folder) -> None:
+    rows = [Item(position=i, id=f"{i}", url="http://e.com/") for i in range(12_000)]
+    short = spool(iter(rows[:9_000]), folder, 600, ())
+    chunks = spool(iter(rows), folder, 600, ())
+    assert list(chunks.values())[:16] == [512] * 16
+    assert max(chunks.values()) == 600
+    assert sum(chunks.values()) == 12_000
+    assert list(chunks)[: len(short) - 1] == list(short)[:-1]
+
+
+def test_a_spooled_row_keeps_where_its_outcome_stands(folder: Folder) -> None:
+    spooled = [Spooled(row=ROWS[0], part="000001-ab", place=7), Spooled(row=ROWS[2], attempts=4)]
+    write_spool(folder, "x", spooled)
+    assert read(folder, "x") == spooled

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from startup_ray import __version__
+from startup_ray.ingest.breaker import Breaker
+from startup_ray.ingest.credentials import NONE, Headers, read_headers
 from startup_ray.ingest.faults import RETRY_AFTER_CAP_S, classify, is_transient, retry_after_s
-from startup_ray.ingest.fetch import USER_AGENT, Fetched, Fetcher
+from startup_ray.ingest.fetch import PATIENCE_S, Fetched, Fetcher
 from startup_ray.ingest.guard import Guard
+from startup_ray.ingest.hosts import HostLimits
+from startup_ray.ingest.optout import ROBOTS_BYTES
+from startup_ray.ingest.shares import local_ask
 from startup_ray.job import FetchOptions
 from startup_ray.ledger import is_state
 from tests.image_server import ImageServer, image
@@ -60,6 +70,8 @@ def fetch(
     guard: Guard | None = None,
     waits: Waits | None = None,
     names: Callable[..., Any] = socket.getaddrinfo,
+    headers: Headers = NONE,
+    breaker: Breaker | None = None,
     **options: Any,
 ) -> list[Fetched]:
     """Fetch at once, giving back the room of each body when it is there."""
@@ -68,9 +80,14 @@ def fetch(
     async def run() -> list[Fetched]:
         allowed = guard or Guard(made.allow_private)
         upper = lambda _, high: high  # noqa: E731 - the whole back-off, so that waits can be compared
-        async with Fetcher(
-            made, allowed, sleep=waits or Waits(), uniform=upper, clock=lambda: NOW, getaddrinfo=names
-        ) as fetcher:
+        limits = HostLimits(local_ask(made.per_host), breaker) if breaker else None
+        world: dict[str, Any] = {
+            "sleep": waits or Waits(),
+            "uniform": upper,
+            "clock": lambda: NOW,
+            "getaddrinfo": names,
+        }
+        async with Fetcher(made, allowed, limits=limits, headers=headers, **world) as fetcher:
 
             async def one(url: str) -> Fetched:
                 fetched = await fetcher.fetch(url)
@@ -290,5 +307,175 @@ def test_a_slow_host_does_not_hold_up_the_others(server: ImageServer) -> None:
         assert time.monotonic() - began > 0.9
 
 
-def test_the_user_agent_names_us() -> None:
-    assert f"startup_ray/{__version__}" in USER_AGENT
+def test_a_redirect_takes_its_turn_where_it_leads() -> None:
+    with ImageServer() as first, ImageServer() as second:
+        urls = [first.url(f"/redirect/{i}?to={second.url(f'/slow/{i}?s=0.02')}") for i in range(12)]
+        assert {fetched.status for fetched in fetch(*urls, per_host=2)} == {"ok"}
+        assert second.most_open == 2
+
+
+def test_time_is_counted_over_redirects(server: ImageServer) -> None:
+    (fetched,) = fetch(server.url(f"/redirect?s=0.4&to={server.url('/drip')}"), timeout_s=0.5)
+    assert (fetched.status, fetched.reason) == ("timeout", "no whole answer within timeout_s")
+    assert 0.45 < fetched.elapsed_s < 0.8
+
+
+def test_each_time_limit_is_told_by_name(server: ImageServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # TLS never gets an answer
+        port = silent.getsockname()[1]
+        (fetched,) = fetch(f"https://127.0.0.1:{port}/", connect_timeout_s=0.1)
+        assert (fetched.status, fetched.reason) == ("timeout", "not connected within connect_timeout_s")
+    slow, drip = fetch(server.url("/slow?s=3"), server.url("/drip"), read_timeout_s=0.3, timeout_s=0.8)
+    assert (slow.status, slow.reason) == ("timeout", "silent for read_timeout_s")
+    assert (drip.status, drip.reason) == ("timeout", "no whole answer within timeout_s")
+    assert 0 < drip.size < 500
+
+
+@pytest.mark.parametrize(("agent", "sent"), [(None, f"startup_ray/{__version__}"), ("cats/2 (+http://c.example)",) * 2])
+def test_we_say_who_we_are_and_want_nothing_compressed(server: ImageServer, agent: str | None, sent: str) -> None:
+    fetch(server.url("/image/7.png"), user_agent=agent)
+    headers = server.headers["/image/7.png"][-1]
+    assert headers["User-Agent"] == sent
+    assert headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("query", "more", "status", "reason"),
+    [
+        ("tag=nofollow&tag=noindex,noai", {}, "opted_out", "X-Robots-Tag: noindex"),
+        ("tag=cats:+noai", {"user_agent": "cats/2"}, "opted_out", "X-Robots-Tag: noai"),
+        ("tag=cats:+noai", {}, "ok", ""),
+        ("tag=noai", {"respect_opt_out": False}, "ok", ""),
+    ],
+)
+def test_opt_outs_are_respected(
+    server: ImageServer, query: str, more: dict[str, Any], status: str, reason: str
+) -> None:
+    (fetched,) = fetch(server.url(f"/tagged/a?{query}"), **more)
+    assert (fetched.status, fetched.reason, fetched.http_status) == (status, reason, 200)
+    assert fetched.size == (0 if status == "opted_out" else len(image(0)))
+
+
+def test_robots_txt_is_read_once_and_only_if_asked_for() -> None:
+    with ImageServer() as own, ImageServer() as other:
+        text = "User-agent: *\nDisallow: /image/2.png"
+        own.robots = lambda: web.Response(status=302, headers={"Location": other.url("/robots.txt")})
+        other.robots = lambda: web.Response(text=text, headers={"X-Robots-Tag": "noindex"})
+        urls = [own.url(f"/image/{i}.png") for i in range(4)]
+        assert [fetched.status for fetched in fetch(*urls)] == ["ok"] * 4
+        assert "/robots.txt" not in own.hits
+        found = fetch(*urls, respect_robots_txt=True)
+        assert [fetched.status for fetched in found] == ["ok", "ok", "opted_out", "ok"]
+        assert (found[2].attempts, found[2].reason) == (0, "disallowed by robots.txt")
+        assert own.hits["/robots.txt"] == other.hits["/robots.txt"] == 1
+        (moved,) = fetch(other.url(f"/redirect?to={own.url('/image/2.png')}"), respect_robots_txt=True)
+        assert (moved.status, moved.attempts) == ("opted_out", 1)
+
+
+def test_a_server_in_trouble_forbids_all_and_is_asked_again_before() -> None:
+    with ImageServer() as own:
+        own.robots = lambda: web.Response(status=503)
+        url = own.url("/image/1.png")
+        (fetched,) = fetch(url, respect_robots_txt=True, retries=2)
+        assert (fetched.status, fetched.attempts, own.hits["/robots.txt"]) == ("http_503", 0, 3)
+        assert fetched.reason.startswith("robots.txt cannot be read")
+        body = "User-agent: *\nAllow: /\n" + "#" * ROBOTS_BYTES + "\nUser-agent: *\nDisallow: /"
+        own.robots = lambda: web.Response(text=body)
+        (fetched,) = fetch(url, respect_robots_txt=True, max_bytes=5_000)
+        assert fetched.status == "ok"  # what is behind the limit does not count
+
+
+def test_headers_of_an_origin_go_nowhere_else(server: ImageServer) -> None:
+    with ImageServer() as other:
+        token = {"Authorization": "Bearer hunter2", "X-Key": "hunter2"}
+        headers = read_headers({"STARTUP_RAY_HEADERS": json.dumps({server.url(""): token})})
+        there, back = other.url("/image/1.png"), server.url("/image/2.png")
+        away = server.url(f"/redirect/away?to={there}")
+        around = server.url(f"/redirect/around?to={other.url(f'/redirect/back?to={back}')}")
+        found = fetch(away, around, back.replace("//", "//user:pass@"), headers=headers)
+        assert [fetched.status for fetched in found] == ["ok"] * 3
+        for path in ("/redirect/away", "/redirect/around", "/image/2.png"):
+            for sent in server.headers[path]:
+                assert sent["Authorization"] == "Bearer hunter2"
+                assert sent["X-Key"] == "hunter2"
+        arrived = [sent for sents in other.headers.values() for sent in sents]
+        assert len(arrived) == 2
+        assert not any("hunter2" in value for sent in arrived for value in sent.values())
+        assert not any("Authorization" in sent for sent in arrived)
+
+
+def test_what_a_url_says_of_its_user_stays_in_its_origin(server: ImageServer) -> None:
+    with ImageServer() as other:
+        url = server.url("/redirect/u?to=").replace("//", "//user:hunter2@")
+        found = fetch(url + server.url("/image/5.png"), url + "/image/6.png", url + other.url("/image/7.png"))
+        assert [fetched.status for fetched in found] == ["ok"] * 3
+        for path in ("/image/5.png", "/image/6.png"):
+            assert server.headers[path][-1]["Authorization"].startswith("Basic ")
+        assert "Authorization" not in other.headers["/image/7.png"][0]
+
+
+def zeros(size: int) -> bytes:
+    """So many zeros by gzip."""
+    squeeze = zlib.compressobj(9, wbits=31)
+    return b"".join([*(squeeze.compress(bytes(1 << 20)) for _ in range(size >> 20)), squeeze.flush()])
+
+
+def test_a_bomb_takes_no_more_memory_than_a_body_may(server: ImageServer) -> None:
+    server.bodies["bomb"] = zeros(100 << 20)
+    server.bodies["bombs"] = zeros(1 << 20) * 100  # members that follow each other
+    urls = [server.url(f"/encoded/{name}?as=gzip") for name in ("bomb", "bombs")]
+    fetch(urls[0], max_bytes=1)  # what is made once only
+    for url in urls:
+        tracemalloc.start()
+        (fetched,) = fetch(url, max_bytes=2_000_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert fetched.status == "too_large"
+        assert peak < 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"),
+    [
+        ("gzip", "ok"),
+        ("deflate", "corrupt"),
+        ("compress", "corrupt"),
+        ("gzip,%20gzip", "corrupt"),
+        ("x" * 300, "corrupt"),
+    ],
+)
+def test_encodings(server: ImageServer, encoding: str, status: str) -> None:
+    server.bodies["zipped"] = gzip.compress(image(3))
+    (fetched,) = fetch(server.url(f"/encoded/zipped?as={encoding}"))
+    assert fetched.status == status
+    assert fetched.body == (image(3) if status == "ok" else None)
+    assert 0 < len(fetched.reason) < 100 or status == "ok"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "aws-chunked", "Identity"])
+def test_what_is_no_encoding(server: ImageServer, encoding: str) -> None:
+    server.bodies["plain"] = image(3)
+    (fetched,) = fetch(server.url(f"/encoded/plain?as={encoding}"))
+    assert fetched.body == image(3)
+
+
+def test_a_host_that_only_fails_is_given_up_with_its_last_fault() -> None:
+    with ImageServer() as ill, ImageServer() as well:
+        urls = [ill.url(f"/status/{i}?code=503") for i in range(60)]
+        *lost, last = fetch(*urls, well.url("/image/1.png"), breaker=Breaker(opens_after=5, pause_s=0.01), per_host=4)
+        assert last.status == "ok"
+        assert {fetched.status for fetched in lost} == {"http_503"}
+        tried = [fetched for fetched in lost if fetched.attempts]
+        spared = [fetched for fetched in lost if not fetched.attempts]
+        assert sum(ill.hits.values()) == len(tried) < 16
+        assert {fetched.reason for fetched in tried} == {"Service Unavailable"}
+        (reason,) = {fetched.reason for fetched in spared}
+        assert reason == f"host given up after {len(tried)} failures in a row: http_503 Service Unavailable"
+
+
+def test_an_item_waits_so_long_and_no_longer(server: ImageServer) -> None:
+    waits = Waits()
+    (fetched,) = fetch(server.url("/flaky-g?times=99&code=503&after=60"), retries=10, waits=waits)
+    assert waits.waits == [60.0] * 3
+    assert PATIENCE_S == 180.0
+    assert (fetched.status, fetched.attempts) == ("http_503", 4)

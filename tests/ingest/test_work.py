@@ -124,10 +124,10 @@ class Stumbling(Worker):
 
     stumbles = True
 
-    def _finish(self, row: Item | BadRow, fetched: Fetched) -> Any:
+    def _finish(self, row: Item | BadRow, fetched: Fetched, attempts: int) -> Any:
         if self.stumbles and row.id == "4":
             raise LookupError("in mid-chunk")
-        return super()._finish(row, fetched)
+        return super()._finish(row, fetched, attempts)
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -137,7 +137,7 @@ def test_a_chunk_that_fails_gives_back_its_room(task: Task, server: ImageServer,
     worker = Stumbling(task)
     if early:  # closed from outside, as when Ray ends a call
         rows = read_spool(task.folder, names[0])
-        arrivals = worker._fetch(rows)
+        arrivals = worker._fetch({i: spooled.row.url for i, spooled in enumerate(rows)})
         next(arrivals)
         arrivals.close()
     else:

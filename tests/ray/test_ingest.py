@@ -14,21 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from startup_ray.dataset import Dataset, read_dataset, read_split, require_success
 from startup_ray.errors import ClusterError, DataError, ManifestError, RunHeldError, UsageError
-from startup_ray.ingest.chunks import CHUNKS, IMAGES, LEDGER, names_in, read_ledger
+from startup_ray.ingest.chunks import CHUNKS, IMAGES, LEDGER, names_in
 from startup_ray.ingest.pipeline import Progress, ingest
 from startup_ray.ingest.pool import ACTOR_CPUS, pool_size
 from startup_ray.ingest.work import MAX_TRIES
 from startup_ray.job import IngestOptions
 from startup_ray.lease import hold
-from startup_ray.ledger import STATES, check_law
+from startup_ray.ledger import NOTHING, STATES, Again, check_law, failures
 from startup_ray.manifest import manifest_digest
 from startup_ray.storage import Folder
+from tests.fakes import read_ledger
 from tests.image_server import ImageServer, image
+from tests.ray.test_kills import fetch_actors
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -47,21 +48,16 @@ def options_for(path: Path, items: list[dict[str, Any]]) -> IngestOptions:
     return IngestOptions.model_validate({"manifest": str(path), "image": {"size": [6, 6]}, "fetch": fetch})
 
 
-def run(options: IngestOptions, folder: Folder, chunk_items: int = 4) -> Dataset:
+def run(options: IngestOptions, folder: Folder, chunk_items: int = 4, again: Again = NOTHING) -> Dataset:
     with hold(folder) as lease:
-        return ingest(options, folder, lease.fence, chunk_items=chunk_items)
-
-
-def rows_of(folder: Folder) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pa.concat_tables(read_ledger(folder)).to_pylist()
-    return rows
+        return ingest(options, folder, lease.fence, again=again, chunk_items=chunk_items)
 
 
 def test_the_sample_from_end_to_end(tmp_path: Path) -> None:
     folder, told = Folder(str(tmp_path / "data")), list[Progress]()
     with hold(folder) as lease:
         dataset = ingest(SAMPLE, folder, lease.fence, on_progress=told.append)
-    rows = {row["id"]: row for row in rows_of(folder)}
+    rows = {row["id"]: row for row in read_ledger(folder)}
     assert {name: row["status"] for name, row in rows.items() if name.startswith("fault")} == {
         "fault-404": "http_404",
         "fault-truncated": "truncated",
@@ -100,7 +96,7 @@ def test_repeated_ids_and_bodies_across_chunks(tmp_path: Path, server: ImageServ
     folder = Folder(str(tmp_path / "data"))
     options = options_for(tmp_path / "m.json", items)
     dataset = run(options, folder)
-    rows = rows_of(folder)
+    rows = read_ledger(folder)
     assert [(rows[i]["status"], rows[i]["reason"]) for i in (8, 9, 10)] == [
         ("duplicate", "1"),
         ("bad_item", "repeats the id of row 0"),
@@ -131,19 +127,39 @@ def test_interrupted_after_some_commits(tmp_path: Path, server: ImageServer) -> 
     assert {f"{name}.parquet" for name in names_in(folder, IMAGES)} == set(again.shards)
 
 
-def test_a_changed_manifest_keeps_what_it_shares(tmp_path: Path, server: ImageServer) -> None:
-    """The row that a later one repeated goes: the later one comes back, its chunk is fetched again."""
-    items = [{"id": f"{i}", "url": server.url(f"/image/{i % 7}.png")} for i in range(8)]
+def test_a_manifest_that_grows_fetches_only_what_is_new(tmp_path: Path, server: ImageServer) -> None:
+    """Rows are added in front, between and behind; the owner of a body goes, and its duplicate comes back."""
+    items = [{"id": f"{i}", "url": server.url(f"/image/{i % 9}.png")} for i in range(10)]
     folder, path = Folder(str(tmp_path / "data")), tmp_path / "m.json"
     first = run(options_for(path, items), folder)
-    assert first.counts == {"ok": 7, "duplicate": 1}
-    items[0] = {"id": "new", "url": server.url("/image/50.png")}
-    options = options_for(path, items)
-    assert manifest_digest(options.manifest) != first.manifest_digest
+    assert first.counts == {"ok": 9, "duplicate": 1}
+    added = [{"id": f"new-{i}", "url": server.url(f"/image/{50 + i}.png")} for i in range(3)]
+    options = options_for(path, [added[0], *items[1:5], added[1], *items[5:], added[2]])
+    server.hits.clear()
     second = run(options, folder)
-    assert second.counts == {"ok": 8}
+    assert sorted(server.hits) == [f"/image/{i}.png" for i in (0, 50, 51, 52)]
+    assert second.counts == {"ok": 12}
     assert second.digest == run(options, Folder(str(tmp_path / "fresh"))).digest
-    assert len(names_in(folder, LEDGER)) == 2
+    assert {f"{name}.parquet" for name in names_in(folder, IMAGES)} == set(second.shards)
+
+
+def test_failures_are_fetched_again_when_asked_for(tmp_path: Path, server: ImageServer) -> None:
+    """And nothing else, attempts adding up; the dataset is then that of a server that never failed."""
+    items = [{"id": f"{i}", "url": server.url(f"/image/{i}.png"), "label": i % 2} for i in range(6)]
+    items += [{"id": f"f{i}", "url": server.url(f"/flaky/{i}?times=1&code=503")} for i in range(2)]
+    items += [{"id": "gone", "url": server.url("/status/gone?code=404")}, {"id": "bad"}]
+    folder, options = Folder(str(tmp_path / "data")), options_for(tmp_path / "m.json", items)
+    first = run(options, folder)
+    assert first.counts == {"ok": 6, "http_503": 2, "bad_url": 1, "http_404": 1}
+    before = server.hits.copy()
+    second = run(options, folder, again=failures(["http_5xx"]))
+    assert server.hits - before == {"/flaky/0": 1, "/flaky/1": 1}
+    assert second.counts == {"ok": 6, "duplicate": 2, "bad_url": 1, "http_404": 1}
+    assert [row["attempts"] for row in read_ledger(folder)] == [1] * 6 + [2, 2, 1, 0]
+    before = server.hits.copy()
+    assert run(options, folder, again=failures()).digest == second.digest
+    assert server.hits - before == {"/status/gone": 1}
+    assert second.digest == run(options, Folder(str(tmp_path / "fresh"))).digest
 
 
 def test_killed_in_the_middle(tmp_path: Path, server: ImageServer) -> None:
@@ -174,7 +190,7 @@ def test_killed_in_the_middle(tmp_path: Path, server: ImageServer) -> None:
         wait_for(lambda: len(names_in(folder, LEDGER)) >= 2, driver)
         os.kill(driver.pid, signal.SIGKILL)
     wait_for(lambda: server.open_now == 0, None)  # Ray ends the actors of a driver that has gone
-    committed = {row["id"] for row in rows_of(folder)}
+    committed = {row["id"] for row in read_ledger(folder)}
     assert 2 * per_chunk <= len(committed) < count
     assert not folder.exists("dataset.json")
     server.hits.clear()
@@ -195,7 +211,7 @@ def test_a_killed_fetch_actor_is_replaced(tmp_path: Path, server: ImageServer) -
     def kill_once(progress: Progress) -> None:
         told.append(progress)
         if progress.done and not killed:
-            killed.extend(fetch_actors())
+            killed.extend(actor.pid for actor in fetch_actors(os.getpid()))
             os.kill(killed[0], signal.SIGKILL)
 
     with hold(folder) as lease:
@@ -214,7 +230,7 @@ def test_what_kills_every_actor_ends_the_ingest(tmp_path: Path, server: ImageSer
     def kill() -> None:
         while not over.wait(0.05):
             if server.hits.total() > len(killed):  # one has begun with the image
-                (pid,) = set(fetch_actors()) - killed
+                (pid,) = {actor.pid for actor in fetch_actors(os.getpid())} - killed
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
 
@@ -273,26 +289,6 @@ def test_the_pool_is_as_large_as_what_is_there() -> None:
     for places, name in ((nodes, "head"), (nodes[:1], ""), ([node("a", 0.25)] * 8, ""), (nodes, "gone")):
         with pytest.raises(ClusterError, match=r"needs 0\.5 CPUs"):
             pool_size(places, name)
-
-
-def fetch_actors() -> list[int]:
-    """Processes of fetch actors that descend from this one."""
-    parents, actors = dict[int, int](), list[int]()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            command = (entry / "cmdline").read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if command.startswith(b"ray::MapWorker"):
-            actors.append(int(entry.name))
-
-    def is_ours(pid: int) -> bool:
-        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
-
-    return [pid for pid in actors if is_ours(pid)]
 
 
 def wait_for(condition: Any, driver: subprocess.Popen[bytes] | None, limit_s: float = 90.0) -> None:

@@ -1,0 +1,179 @@
+"""What an ingest has to do: the manifest cut into chunks, and of each row whether its outcome stands already.
+
+    plan = make_plan(manifest.rows(), folder, folder, chunk_items, Again())
+    plan.todo                          # chunks to commit, spooled in the second folder
+    plan.kept                          # of their rows those that need not be fetched
+
+A chunk that is committed is done. One that is not may still hold rows that a former state of the manifest had in
+other chunks: items are known again by id and URL, wherever they stand now and whatever their label. So rows that
+are added, removed, moved or labelled anew cost no request for the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from startup_ray.ingest.chunks import LEDGER, names_in, portless, read_part, read_spool, spool, write_spool
+from startup_ray.ingest.spill import insert, open_database, rows_of
+from startup_ray.items import BadRow, Item
+from startup_ray.job import SplitOptions
+from startup_ray.ledger import LOST, Again, redact
+from startup_ray.manifest import open_manifest
+from startup_ray.storage import Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be committed."""
+
+    chunks: dict[str, int]
+    """Rows of every chunk of the manifest, in order."""
+    todo: tuple[str, ...]
+    """Chunks to commit, in order."""
+    kept: int
+    """Rows of `todo` whose outcome stands already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What an ingest would do."""
+
+    items: int
+    to_fetch: int
+    hosts: tuple[tuple[str, int], ...]
+    """Of the items to fetch, the most frequent first."""
+    bad: dict[str, int]
+    """Rows of uncommitted chunks that are no items, by state."""
+
+    def document(self) -> dict[str, Any]:
+        """What `ingest --dry-run --json` prints under `fetch`."""
+        hosts = [{"host": host, "items": number} for host, number in self.hosts]
+        return {"items": self.items, "to_fetch": self.to_fetch, "bad_rows": self.bad, "hosts": hosts}
+
+
+def plan_manifest(
+    location: str, options: SplitOptions, folder: Folder, spool_folder: Folder, chunk_items: int, again: Again
+) -> tuple[Plan, str]:
+    """`make_plan` for the manifest at a location, and the manifest's digest.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    with open_manifest(location) as manifest:
+        plan = make_plan(demand_split(manifest.rows(), options), folder, spool_folder, chunk_items, again)
+        return plan, manifest.digest()
+
+
+def make_plan(
+    rows: Iterable[Item | BadRow], folder: Folder, spool_folder: Folder, chunk_items: int, again: Again
+) -> Plan:
+    """Cut rows into chunks and spool those that are to be committed.
+
+    Args:
+        folder: of the dataset, whose committed chunks are read.
+        spool_folder: where the spool is written, the same unless nothing is to be changed there.
+        chunk_items: most rows of a chunk.
+        again: which outcomes do not stand.
+    """
+    committed = set(names_in(folder, LEDGER))
+    done = {name for name in committed if not (again and _holds(folder, name, again))}
+    chunks = spool(rows, spool_folder, chunk_items, done)
+    todo = tuple(name for name in chunks if name not in done)
+    sources = sorted((committed - chunks.keys()) | (committed & set(todo)))
+    kept = _point_back(folder, spool_folder, todo, sources, again) if sources else 0
+    return Plan(chunks=chunks, todo=todo, kept=kept)
+
+
+def survey(plan: Plan, spool_folder: Folder) -> Survey:
+    """What the spool of a plan holds. Memory grows with the number of hosts."""
+    hosts, bad = Counter[str](), Counter[str]()
+    for name in plan.todo:
+        for spooled in read_spool(spool_folder, name):
+            if isinstance(spooled.row, BadRow):
+                bad[spooled.row.status] += 1
+            elif spooled.part is None:
+                hosts[urlsplit(spooled.row.url).hostname or ""] += 1
+    return Survey(
+        items=sum(plan.chunks.values()), to_fetch=hosts.total(), hosts=tuple(hosts.most_common()), bad=dict(bad)
+    )
+
+
+def demand_split(rows: Iterable[Item | BadRow], options: SplitOptions) -> Iterator[Item | BadRow]:
+    """With `split.by: manifest`, a row without a split is a bad one; all others as they are."""
+    for row in rows:
+        if options.by == "manifest" and isinstance(row, Item) and row.split is None:
+            reason = "split is missing, and ingest.split.by is manifest"
+            yield BadRow(position=row.position, id=row.id, url=redact(row.url), status="bad_item", reason=reason)
+        else:
+            yield row
+
+
+def _holds(folder: Folder, name: str, again: Again) -> bool:
+    statuses = read_part(folder, name, ["status"]).table["status"]
+    return any(again.takes(status) for status in statuses.unique().to_pylist())
+
+
+def _point_back(folder: Folder, spool_folder: Folder, todo: Sequence[str], sources: Sequence[str], again: Again) -> int:
+    """Say in the spool where outcomes stand in former parts; returns how many do."""
+    kept = 0
+    with open_database() as database:
+        _load_known(database, folder, sources, again)
+        _load_wanted(database, spool_folder, todo)
+        for chunk, found in groupby(rows_of(database, _FOUND), key=lambda row: row[0]):
+            spooled = read_spool(spool_folder, todo[chunk])
+            for _, line, part, place, attempts, stands in found:
+                where = {"part": sources[part], "place": place} if stands else {"attempts": attempts}
+                spooled[line] = replace(spooled[line], **where)
+                kept += stands
+            write_spool(spool_folder, todo[chunk], spooled)
+    return kept
+
+
+# Of several rows with the same id and URL one that stands, and of these one with an image.
+_FOUND = """
+SELECT wanted.chunk, wanted.line, best.part, best.place, best.attempts, best.stands
+FROM wanted JOIN (
+    SELECT * FROM known
+    QUALIFY row_number() OVER (PARTITION BY id, url ORDER BY NOT stands, status <> 'ok', part, place) = 1
+) AS best USING (id, url)
+ORDER BY wanted.chunk, wanted.line
+"""
+
+
+def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Again) -> None:
+    database.execute(
+        "CREATE TABLE known (id VARCHAR, url VARCHAR, part INTEGER, place INTEGER, attempts INTEGER, "
+        "status VARCHAR, stands BOOLEAN)"
+    )
+    for part, name in enumerate(sources):
+        table = read_part(folder, name, ["id", "url", "attempts", "status"]).table
+        statuses = table["status"].to_pylist()
+        columns = {
+            "id": table["id"],
+            "url": pa.array(map(portless, table["url"].to_pylist()), pa.string()),
+            "place": pa.array(range(table.num_rows), pa.int32()),
+            "attempts": table["attempts"],
+            "status": table["status"],
+            "stands": pa.array(not (status == LOST or again.takes(status)) for status in statuses),
+        }
+        query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands FROM fresh"
+        insert(database, query, pa.table(columns), [part])
+
+
+def _load_wanted(database: Any, spool_folder: Folder, todo: Sequence[str]) -> None:
+    database.execute("CREATE TABLE wanted (chunk INTEGER, line INTEGER, id VARCHAR, url VARCHAR)")
+    for chunk, name in enumerate(todo):
+        rows = [spooled.row for spooled in read_spool(spool_folder, name)]
+        items = [(line, row.id, portless(redact(row.url))) for line, row in enumerate(rows) if isinstance(row, Item)]
+        names = ["line", "id", "url"]
+        columns = [pa.array(values) for values in zip(*items, strict=True)] if items else []
+        if columns:
+            query = "INSERT INTO wanted SELECT ?, line, id, url FROM fresh"
+            insert(database, query, pa.table(columns, names=names), [chunk])

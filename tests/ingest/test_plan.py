@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from startup_ray.errors import UsageError
+from startup_ray.ingest.chunks import commit, read_part, read_shard, read_spool, spool
+from startup_ray.ingest.former import recall
+from startup_ray.ingest.plan import Plan, demand_split, make_plan, survey
+from startup_ray.ingest.seal import clear_spool, seal
+from startup_ray.items import BadRow, Item
+from startup_ray.job import SplitOptions
+from startup_ray.lease import Fence, hold
+from startup_ray.ledger import LOST, NOTHING, Again, Outcome, failures
+from startup_ray.storage import Folder
+from tests.fakes import read_ledger
+
+Row = Item | BadRow
+SPLIT = SplitOptions()
+
+
+def items(*names: str, status: str = "ok") -> list[Item]:
+    return [Item(position=i, id=name, url=f"http://e.com/{name}/{status}", label="l") for i, name in enumerate(names)]
+
+
+class Fetching:
+    """Stands for the fetch actors: the end of an item is in its URL, `asked` tells which URLs were fetched."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+        self.better: dict[str, str] = {}
+        """States that differ from what the URL says, by id."""
+
+    def plan(self, rows: Iterable[Row], size: int = 3, again: Again = NOTHING) -> Plan:
+        return make_plan(rows, self.folder, self.folder, size, again)
+
+    def carry_out(self, plan: Plan) -> list[str]:
+        """Commit what is to be committed; ids that were fetched."""
+        self.asked = []
+        for name in plan.todo:
+            self.commit(name)
+        return self.asked
+
+    def commit(self, name: str) -> None:
+        spooled = read_spool(self.folder, name)
+        outcomes, images = recall(self.folder, spooled, SPLIT)
+        for i, one in enumerate(spooled):
+            if i in outcomes:
+                continue
+            if isinstance(one.row, BadRow):
+                outcomes[i] = Outcome(id=one.row.id, url=one.row.url, status=one.row.status)
+                continue
+            self.asked.append(one.row.id)
+            outcomes[i], images[i] = self.fetch(one.row, one.attempts + 1)
+        pictures = [images[i] for i in sorted(images) if outcomes[i].status == "ok"]
+        commit(self.folder, name, [outcomes[i] for i in sorted(outcomes)], pictures)
+
+    def fetch(self, item: Item, attempts: int) -> tuple[Outcome, dict[str, Any]]:
+        *_, body, status = item.url.split("/")
+        status = self.better.get(item.id, status)
+        outcome = Outcome(
+            id=item.id, url=item.url, status=status, attempts=attempts, sha256=f"{hash(body) % 16**13:064x}"
+        )
+        image = {"id": item.id, "sha256": outcome.sha256, "label": item.label, "image": body.encode()}
+        return outcome, image | {"split": item.split or "train", "width": 1, "height": 1}
+
+    def ingest(self, rows: Sequence[Row], fence: Fence, size: int = 3, again: Again = NOTHING) -> list[str]:
+        """As the pipeline does; ids that were fetched."""
+        asked: list[str] = []
+        for _ in range(3):
+            plan = self.plan(rows, size, again)
+            asked += self.carry_out(plan)
+            if not seal(self.folder, list(plan.chunks), fence).lost:
+                clear_spool(self.folder)
+                return asked
+            again = Again((LOST,))
+        raise AssertionError("does not settle")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Fetching:
+    return Fetching(Folder(str(tmp_path)))
+
+
+def test_at_first_everything_is_fetched(world: Fetching) -> None:
+    plan = world.plan(items("a", "b", "c", "d"))
+    assert (list(plan.chunks.values()), plan.todo, plan.kept) == ([3, 1], tuple(plan.chunks), 0)
+    assert world.carry_out(plan) == ["a", "b", "c", "d"]
+    assert world.plan(items("a", "b", "c", "d")).todo == ()
+
+
+def test_a_manifest_that_grows_at_any_place_fetches_only_what_is_new(world: Fetching) -> None:
+    world.carry_out(world.plan(items("a", "b", "c", "d", "e")))
+    plan = world.plan(items("new", "a", "b", "newer", "c", "d", "e", "last"))
+    assert plan.kept == 5
+    assert world.carry_out(plan) == ["new", "newer", "last"]
+
+
+def test_another_url_is_another_item_and_another_label_is_not(world: Fetching) -> None:
+    first = items("a", "b", "c")
+    world.carry_out(world.plan(first))
+    changed: list[Row] = [
+        replace(first[0], label="new", split="test"),
+        replace(first[1], url="http://e.com/b2/ok"),
+        replace(first[2], url="http://e.com:8080/c/ok"),
+    ]
+    plan = world.plan(changed)
+    assert world.carry_out(plan) == ["b"]
+    part = read_part(world.folder, plan.todo[0])
+    images = read_shard(world.folder, part.shard).to_pylist()
+    assert (images[0]["label"], images[0]["split"]) == ("new", "test")
+    assert [image["image"] for image in images] == [b"a", b"b2", b"c"]
+
+
+def test_failures_are_fetched_again_when_asked_for(world: Fetching) -> None:
+    rows = items("a") + items("b", "c", status="http_503") + items("d", status="dns") + items("e", "f")
+    rows += items("g", status="timeout")
+    world.carry_out(world.plan(rows))
+    assert world.plan(rows).todo == ()
+    only = world.plan(rows, again=failures(["http_5xx"]))
+    assert len(only.todo) == 1
+    world.better = {"b": "ok"}
+    assert world.carry_out(only) == ["b", "c"]
+    assert world.carry_out(world.plan(rows, again=failures())) == ["c", "d", "g"]
+    ends = {row["id"]: (row["status"], row["attempts"]) for row in read_ledger(world.folder)}
+    assert ends == {
+        "a": ("ok", 1),
+        "b": ("ok", 2),
+        "c": ("http_503", 3),
+        "d": ("dns", 2),
+        "e": ("ok", 1),
+        "f": ("ok", 1),
+        "g": ("timeout", 2),
+    }
+
+
+def test_a_chunk_done_twice_is_the_same(world: Fetching) -> None:
+    """Ray may run a task again after its commit, which then points to itself."""
+    rows = items("a", "b") + items("c", status="dns")
+    world.carry_out(world.plan(rows))
+    plan = world.plan(rows, again=failures())
+    for _ in range(2):
+        assert world.carry_out(plan) == ["c"]
+        part = read_part(world.folder, plan.todo[0])
+        assert [image["id"] for image in read_shard(world.folder, part.shard).to_pylist()] == ["a", "b"]
+
+
+def test_an_image_that_has_gone_is_fetched(world: Fetching) -> None:
+    world.carry_out(world.plan(items("a", "b")))
+    plan = world.plan(items("new", "a", "b"))
+    world.folder.delete("images")
+    assert world.carry_out(plan) == ["new", "a", "b"]
+
+
+def test_what_the_seal_gives_back_is_fetched_alone(world: Fetching) -> None:
+    """The owner of a body and the owner of an id go: those that repeated them come back, and nothing else."""
+    rows: list[Row] = [*items("a", "b", "c", "d")]
+    rows += [Item(position=4, id="e", url="http://e.com/a/ok"), Item(position=5, id="b", url="http://e.com/x/ok")]
+    with hold(world.folder) as lease:
+        world.ingest(rows, lease.fence)
+        assert [row["status"] for row in read_ledger(world.folder)] == ["ok"] * 4 + ["duplicate", "bad_item"]
+        assert world.ingest(rows[2:], lease.fence) == ["e", "b"]
+        assert [row["status"] for row in read_ledger(world.folder)] == ["ok"] * 4
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz")), max_size=7), min_size=2, max_size=3
+    ),
+    st.integers(1, 4),
+)
+def test_any_history_of_a_manifest_ends_like_none(history: list[list[tuple[str, str]]], size: int) -> None:
+    """Law: whatever it held before, the ledger is that of a fresh ingest, and no item is fetched twice."""
+
+    def rows_of(state: list[tuple[str, str]]) -> list[Row]:
+        return [Item(position=i, id=name, url=f"http://e.com/{body}/ok") for i, (name, body) in enumerate(state)]
+
+    def told(folder: Folder) -> list[tuple[str, str, str]]:
+        return [(row["id"], row["status"], row["reason"]) for row in read_ledger(folder)]
+
+    roots = [tempfile.mkdtemp(), tempfile.mkdtemp()]
+    worlds = [Fetching(Folder(root)) for root in roots]
+    with hold(worlds[0].folder) as lease, hold(worlds[1].folder) as other:
+        for before, state in zip([[], *history], history, strict=False):
+            asked = worlds[0].ingest(rows_of(state), lease.fence, size)
+            assert {name for name, body in state if (name, body) not in before} <= set(asked)
+        worlds[1].ingest(rows_of(history[-1]), other.fence, size)
+    assert told(worlds[0].folder) == told(worlds[1].folder)
+    for root in roots:
+        shutil.rmtree(root)
+
+
+def test_a_survey_writes_nothing_where_the_dataset_lies(world: Fetching, tmp_path: Path) -> None:
+    world.carry_out(world.plan(items("a", "b", "c")))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    rows: list[Row] = [*items("a", "b", "c"), Item(position=3, id="d", url="http://other.org:1/d/ok")]
+    rows += [BadRow(position=4, id="", url="", status="bad_item", reason="x")]
+    with tempfile.TemporaryDirectory() as spool_root:
+        aside = Folder(spool_root)
+        found = survey(make_plan(rows, world.folder, aside, 3, NOTHING), aside)
+    assert found.document() == {
+        "items": 5,
+        "to_fetch": 1,
+        "bad_rows": {"bad_item": 1},
+        "hosts": [{"host": "other.org", "items": 1}],
+    }
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_split_by_manifest_demands_one() -> None:
+    rows = [*items("a"), Item(position=1, id="b", url="http://e.com/b?token=x", split="val")]
+    assert list(demand_split(rows, SPLIT)) == rows
+    bad, good = demand_split(rows, SplitOptions(by="manifest"))
+    assert (bad.id, bad.status, good) == ("a", "bad_item", rows[1])  # type: ignore[union-attr]
+
+
+def test_the_states_that_may_be_fetched_again() -> None:
+    every = failures()
+    taken = [
+        state
+        for state in ("ok", "duplicate", "bad_item", "bad_url", "dns", "http_404", "opted_out")
+        if every.takes(state)
+    ]
+    assert taken == ["dns", "http_404", "opted_out"]
+    some = failures(["http_4xx", "dns"])
+    assert [some.takes(state) for state in ("http_404", "http_499", "http_503", "dns", "timeout")] == [
+        True, True, False, True, False,
+    ]  # fmt: skip
+    for wrong, hint in (("timeuot", "did you mean 'timeout'"), ("ok", "there are: "), ("http_9", "there are: ")):
+        with pytest.raises(UsageError) as caught:
+            failures([wrong])
+        assert hint in caught.value.hint
+    assert not NOTHING
+
+
+def test_spool_and_plan_agree(world: Fetching) -> None:
+    rows = items("a", "b")
+    assert spool(rows, world.folder, 3, ()) == world.plan(rows).chunks
