@@ -165,8 +165,9 @@ class HostLimits:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
-        with suppress(Exception):  # else the leases expire
-            await self._ask(self._holder, dict.fromkeys(self._places, Want(slots=0)))
+        if self._places:  # else there is nobody to ask, and a broker that has ended would be started anew
+            with suppress(Exception):  # the leases expire anyway
+                await self._ask(self._holder, dict.fromkeys(self._places, Want(slots=0)))
 
     @property
     def remembered(self) -> int:

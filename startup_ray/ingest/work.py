@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ TELL_EVERY_S = 0.5
 MAX_TRIES = 4
 """Of a chunk whose process dies. Ray Data tries for ever, and so would an image that kills what decodes it."""
 MAX_REASON = 200
+CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,8 @@ class Worker:
 
     def close(self) -> None:
         """Close the session and end the thread."""
-        self._submit(self._fetcher.__aexit__(None, None, None)).result()
+        with suppress(TimeoutError):  # a process that ends waits for no broker that has ended before it
+            self._submit(self._fetcher.__aexit__(None, None, None)).result(CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
