@@ -98,7 +98,8 @@ def _survey_lines(survey: Mapping[str, Any]) -> list[str]:
         shown.append(f"    {sum(host['items'] for host in rest):>11,}  from {len(rest):,} other hosts")
     bad = "".join(f", {number:,} {state}" for state, number in survey["bad_rows"].items())
     head = f"would fetch {survey['to_fetch']:,} of {survey['items']:,} items{bad}"
-    return [f"{head}, from {len(hosts):,} hosts:" if hosts else head, *shown]
+    where = "1 host" if len(hosts) == 1 else f"{len(hosts):,} hosts"
+    return [f"{head}, from {where}:" if hosts else head, *shown]
 
 
 def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
