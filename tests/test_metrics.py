@@ -28,6 +28,7 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return labels, logits
 
 
+@pytest.mark.ray  # it takes seconds
 def test_every_metric_equals_scikit_learn() -> None:
     for seed in CASES:
         labels, logits = draw(seed)

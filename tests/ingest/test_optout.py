@@ -156,6 +156,7 @@ def keep_many(answer: Answer | str, origins: int, happened: Callable[[int], bool
     asyncio.run(run())
 
 
+@pytest.mark.ray  # it takes seconds
 def test_memory_is_bounded_by_rules() -> None:
     rules = "User-agent: *\n" + "\n".join(f"Disallow: /{number:06d}" for number in range(10_000))
     keep_many(rules, 15, lambda kept: kept == module.MAX_CHARACTERS // len(rules))

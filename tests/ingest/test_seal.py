@@ -102,7 +102,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(ROWS, ROWS, st.integers(1, 4))
 def test_the_lowest_position_wins_and_twice_is_once(before: list[Row], rows: list[Row], size: int) -> None:
     """Whatever an earlier state of the manifest left behind, the end is that of the present one."""
