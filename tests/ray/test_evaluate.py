@@ -153,6 +153,7 @@ def files(folder: Folder) -> dict[str, bytes]:
     return {name: folder.read(name) for name in names}
 
 
+@pytest.mark.timeout(300)  # four processes load TensorFlow
 def test_ray_and_one_process_write_the_same_bytes(tmp_path: Path, ray_session: None) -> None:
     import ray
 
