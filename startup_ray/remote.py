@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from startup_ray.errors import ClusterError, StartupRayError
@@ -37,8 +37,9 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
         try:
             return ray.get(answer)
         except BaseException:  # an interrupt above all: nothing may go on writing after we have left
-            ray.cancel(answer, force=True)
-            ray.wait([answer], timeout=CANCEL_S)
+            with suppress(Exception):  # what stopped us is what counts
+                ray.cancel(answer, force=True)
+                ray.wait([answer], timeout=CANCEL_S)
             raise
 
 
