@@ -154,14 +154,14 @@ def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Ag
     )
     for part, name in enumerate(sources):
         table = read_part(folder, name, ["id", "url", "attempts", "status"]).table
-        statuses = table["status"].to_pylist()
+        stands = {status: status != LOST and not again.takes(status) for status in table["status"].unique().to_pylist()}
         columns = {
             "id": table["id"],
             "url": pa.array(map(portless, table["url"].to_pylist()), pa.string()),
             "place": pa.array(range(table.num_rows), pa.int32()),
             "attempts": table["attempts"],
             "status": table["status"],
-            "stands": pa.array(not (status == LOST or again.takes(status)) for status in statuses),
+            "stands": pa.array(map(stands.__getitem__, table["status"].to_pylist()), pa.bool_()),
         }
         query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands FROM fresh"
         insert(database, query, pa.table(columns), [part])

@@ -7,6 +7,7 @@ cross the object store. Calls run as threads of the actor and share its session 
 from __future__ import annotations
 
 import gc
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from startup_ray.errors import ClusterError
+from startup_ray.errors import ClusterError, StartupRayError
 from startup_ray.ingest.broker import asker, start_broker
 from startup_ray.ingest.work import Tally, Task, Worker
 from startup_ray.remote import quiet_data, told_as_ours
@@ -24,7 +25,9 @@ ACTOR_CPUS = 0.5
 CHUNKS_AT_ONCE = 3
 """Chunks that one actor works on together, so that a slow item at the end of one leaves nothing idle."""
 
-_TALLY = pa.schema([("chunk", pa.string()), ("done", pa.int64()), ("ok", pa.int64())])
+_TALLY = pa.schema([("chunk", pa.string()), ("done", pa.int64()), ("ok", pa.int64()), ("error", pa.binary())])
+"""An error of ours, pickled, travels as a value. One that is raised through Ray Data keeps the pool alive, CPUs and
+all, until the driver collects its garbage."""
 
 
 class _Actor:
@@ -39,9 +42,12 @@ class _Actor:
             self._worker.close()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for name in batch["chunk"].to_pylist():
-            for tally in self._worker.process(name):
-                yield pa.Table.from_pylist([asdict(tally)], schema=_TALLY)
+        try:
+            for name in batch["chunk"].to_pylist():
+                for tally in self._worker.process(name):
+                    yield pa.Table.from_pylist([asdict(tally)], schema=_TALLY)
+        except StartupRayError as error:
+            yield pa.Table.from_pylist([{"error": pickle.dumps(error)}], schema=_TALLY)
 
 
 def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
@@ -77,7 +83,10 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
             label_selector={"ray.io/node-id": node} if node else None,
         )
         for batch in tallies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from (Tally(**row) for row in cast("pa.Table", batch).to_pylist())
+            for row in cast("pa.Table", batch).to_pylist():
+                if error := row.pop("error"):
+                    raise pickle.loads(error)  # noqa: S301 - by an actor of ours
+                yield Tally(**row)
     del broker  # an actor lives as long as somebody holds it
 
 

@@ -29,7 +29,7 @@ from startup_ray.manifest import manifest_digest
 from startup_ray.storage import Folder
 from tests.fakes import read_ledger
 from tests.image_server import ImageServer, image
-from tests.ray.test_kills import fetch_actors
+from tests.ray.test_kills import fetch_actors, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -243,6 +243,7 @@ def test_what_kills_every_actor_ends_the_ingest(tmp_path: Path, server: ImageSer
         over.set()
         killer.join()
     assert len(killed) == MAX_TRIES
+    wait_until(lambda: not fetch_actors(os.getpid()))  # whoever holds the error
     assert not folder.exists(CHUNKS)
 
 
