@@ -10,11 +10,11 @@ demo: $(READY)
 
 # The tests without Ray first: what is cheap to find out is found out first.
 test: check
-	$(BIN)/python -m pytest -m "not ray and not soak"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"
 	$(BIN)/python -m pytest -m "ray and not soak"
 
 fast: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not soak"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
