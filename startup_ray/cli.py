@@ -32,6 +32,8 @@ EXIT_CODES = """exit codes: 0 ok, 1 unexpected, 2 job file or usage, 3 data belo
 
 Documents = dict[str, dict[str, Any]]
 
+_INTERRUPTED = StartupRayError("interrupted", hint="run the same command again to go on")
+
 
 def entry() -> None:
     """The command `startup-ray`: a process of its own, which may be made quiet below Python."""
@@ -41,24 +43,24 @@ def entry() -> None:
 def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = argparse.Namespace(json="--json" in words, verbose=0)  # until they are parsed
+    args = argparse.Namespace(json="--json" in words, verbose=0, is_stopped=False)  # until they are parsed
     try:
         parser = _parser()
-        args = parser.parse_args(words)
+        args = parser.parse_args(words, argparse.Namespace(is_stopped=False))
         if args.verb is None:
             parser.print_help()
             return UsageError.exit_code
         _set_up(args, owns_process=owns_process)
         return int(args.run(args))
     except KeyboardInterrupt:
-        return _fail(args, StartupRayError("interrupted", hint="run the same command again to go on"), INTERRUPTED)
-    except StartupRayError as error:
-        if args.verbose:
-            traceback.print_exc()
-        return _fail(args, error, error.exit_code)
+        return _fail(args, _INTERRUPTED, INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last resort: a fault of ours, told in one line
         if args.verbose:
             traceback.print_exc()
+        if args.is_stopped:  # whatever breaks while we leave, or because our children were told to leave as well
+            return _fail(args, _INTERRUPTED, INTERRUPTED)
+        if isinstance(error, StartupRayError):
+            return _fail(args, error, error.exit_code)
         ours = StartupRayError(f"unexpected {type(error).__name__}: {error}", hint="-v shows where; please report it")
         return _fail(args, ours, ours.exit_code)
 
@@ -130,7 +132,14 @@ def _set_up(args: argparse.Namespace, *, owns_process: bool) -> None:
     if owns_process and not args.verbose:
         keep_stderr()
     listen(quiet=args.quiet, verbose=bool(args.verbose))
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a polite stop ends like Ctrl-C
+
+    def stop(*_: object) -> NoReturn:
+        args.is_stopped = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # a polite stop ends like Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as by nohup
+        signal.signal(signal.SIGINT, stop)
 
 
 def _schema(_: argparse.Namespace) -> int:
