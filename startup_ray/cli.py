@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> in
     args = argparse.Namespace(json="--json" in words, verbose=0, is_stopped=False)  # until they are parsed
     try:
         parser = _parser()
-        args = parser.parse_args(words, argparse.Namespace(is_stopped=False))
+        parser.parse_args(words, args)
         if args.verb is None:
             parser.print_help()
             return UsageError.exit_code

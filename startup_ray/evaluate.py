@@ -10,7 +10,6 @@ for any partition and any number of workers. `evaluation.json` is written last: 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats, intervals
 from startup_ray.progress import ignore
-from startup_ray.remote import quiet_data, told_as_ours
+from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 from startup_ray.runs import BEST_MODEL, CLASSES, EVALUATION, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
@@ -186,13 +185,12 @@ def _by_ray(task: ScoringTask) -> Iterator[Stats]:
             num_cpus=ACTOR_CPUS,
         )
         for answer in answers.iter_rows():
-            if answer["error"]:
-                raise pickle.loads(answer["error"])  # noqa: S301 - from our own actor, never from storage
+            raise_packed(answer["error"])
             yield Stats.unpack(answer["stats"])
 
 
 class _ScoringActor:
-    """Loads the model once. An error that a user can mend comes back as a value: raised here it would be retried."""
+    """Loads the model once."""
 
     def __init__(self, task: ScoringTask) -> None:
         self._opened: Scorer | StartupRayError
@@ -209,5 +207,5 @@ class _ScoringActor:
             for part in batch["part"].tolist():
                 stats = stats.merge(self._opened.score(part))
         except StartupRayError as error:
-            return {"stats": [b""], "error": [pickle.dumps(error)]}
+            return {"stats": [b""], "error": [pack_error(error)]}
         return {"stats": [stats.pack()], "error": [b""]}

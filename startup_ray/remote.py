@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -41,6 +42,25 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
                 ray.cancel(answer, force=True)
                 ray.wait([answer], timeout=CANCEL_S)
             raise
+
+
+def pack_error(error: StartupRayError) -> bytes:
+    """An error as a value in a block of Ray Data.
+
+    One that is raised there is tried again, and keeps the pool alive, CPUs and all, until the driver collects its
+    garbage.
+    """
+    return pickle.dumps(error)
+
+
+def raise_packed(error: bytes | None) -> None:
+    """Raise what `pack_error` packed in an actor of ours; nothing if there is nothing.
+
+    Raises:
+        StartupRayError: the same.
+    """
+    if error:
+        raise pickle.loads(error)  # noqa: S301 - never from storage or from outside
 
 
 @contextmanager

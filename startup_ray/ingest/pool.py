@@ -7,7 +7,6 @@ cross the object store. Calls run as threads of the actor and share its session 
 from __future__ import annotations
 
 import gc
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import pyarrow as pa
 from startup_ray.errors import ClusterError, StartupRayError
 from startup_ray.ingest.broker import asker, start_broker
 from startup_ray.ingest.work import Tally, Task, Worker
-from startup_ray.remote import quiet_data, told_as_ours
+from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 
 ACTOR_CPUS = 0.5
 """Half a CPU for an actor that waits for the network most of the time leaves room for what else must run."""
@@ -26,8 +25,6 @@ CHUNKS_AT_ONCE = 3
 """Chunks that one actor works on together, so that a slow item at the end of one leaves nothing idle."""
 
 _TALLY = pa.schema([("chunk", pa.string()), ("done", pa.int64()), ("ok", pa.int64()), ("error", pa.binary())])
-"""An error of ours, pickled, travels as a value. One that is raised through Ray Data keeps the pool alive, CPUs and
-all, until the driver collects its garbage."""
 
 
 class _Actor:
@@ -47,7 +44,7 @@ class _Actor:
                 for tally in self._worker.process(name):
                     yield pa.Table.from_pylist([asdict(tally)], schema=_TALLY)
         except StartupRayError as error:
-            yield pa.Table.from_pylist([{"error": pickle.dumps(error)}], schema=_TALLY)
+            yield pa.Table.from_pylist([{"error": pack_error(error)}], schema=_TALLY)
 
 
 def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
@@ -84,8 +81,7 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
         )
         for batch in tallies.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in cast("pa.Table", batch).to_pylist():
-                if error := row.pop("error"):
-                    raise pickle.loads(error)  # noqa: S301 - by an actor of ours
+                raise_packed(row.pop("error"))
                 yield Tally(**row)
     del broker  # an actor lives as long as somebody holds it
 
