@@ -1,23 +1,25 @@
-"""What every use of Ray needs: Ray Data kept quiet, errors told as ours, and a task of one's own."""
+"""What every use of Ray needs: Ray Data kept quiet, errors told as ours, and a call in a process of its own."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from startup_ray.errors import ClusterError, StartupRayError
 
-CANCEL_S = 10.0
-"""How long to wait for a task that is not wanted any more."""
+KILL_S = 10.0
+"""How long to wait for the end of what is not wanted any more."""
 
 
 def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = False) -> Any:
-    """Call a function in a Ray task of its own, so that its memory is not the driver's.
+    """Call a function in a process of its own, which is gone with its memory when this returns or raises.
 
-    Ray never calls it again: of two calls under one fence neither would see the other.
+    It is an actor with one call, because `ray.cancel` of a task that is about to end aborts the driver (Ray 2.60,
+    "Tried to complete task that was not pending"). Ray never makes the call again: of two calls under one fence
+    neither would see the other.
 
     Args:
         stage: what stopped, if Ray gives up.
@@ -33,15 +35,18 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
     node = ray.get_runtime_context().get_node_id()
     placed: Any = NodeAffinitySchedulingStrategy(node, soft=False) if here else "DEFAULT"
     with told_as_ours(stage):
-        task: Any = ray.remote(function)
-        answer = task.options(num_cpus=0, max_retries=0, scheduling_strategy=placed).remote(*args)
+        caller: Any = ray.remote(_Caller).options(num_cpus=0, scheduling_strategy=placed).remote()
+        answer = caller.call.remote(function, *args)
         try:
             return ray.get(answer)
-        except BaseException:  # an interrupt above all: nothing may go on writing after we have left
-            with suppress(Exception):  # what stopped us is what counts
-                ray.cancel(answer, force=True)
-                ray.wait([answer], timeout=CANCEL_S)
-            raise
+        finally:  # after an interrupt above all: nothing may go on writing after we have left
+            ray.kill(caller)
+            ray.wait([answer], timeout=KILL_S)
+
+
+class _Caller:
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
 
 
 def pack_error(error: StartupRayError) -> bytes:
