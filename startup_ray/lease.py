@@ -55,10 +55,15 @@ class Fence:
     nonce: str
 
     def check(self) -> None:
-        """Raise RunHeldError unless this lease is still the one in force."""
+        """Raise RunHeldError unless this lease is still the one in force, and its holder is not known to have ended.
+
+        What works for a dead process writes nothing more: whatever else ended with it looks like a fault to the work.
+        """
         number, record = _latest(self.folder)
         if number != self.number or record.get("nonce") != self.nonce:
             raise RunHeldError(f"{_name(record)} has taken over this folder", where=str(self.folder))
+        if _owner(record).is_gone():
+            raise RunHeldError(f"{_name(record)}, for which this was done, has ended", where=str(self.folder))
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,10 @@ def _host() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat, clock ticks since boot; empty when there is no such process (proc(5))."""
+    """Clock ticks since boot; empty when no such process runs, one that waits for its parent included (proc(5))."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()  # from the 3rd, the state
+        return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
 

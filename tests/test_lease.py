@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from startup_ray.errors import RunHeldError
-from startup_ray.lease import hold
+from startup_ray.lease import Fence, hold
 from startup_ray.storage import Folder
 from tests.fakes import Clock
 
@@ -64,10 +64,14 @@ def test_a_killed_owner_on_this_host_is_forgotten_at_once(tmp_path: Path) -> Non
         assert owner.stdout.readline() == b"held\n"
         with pytest.raises(RunHeldError, match=f"process {owner.pid} "), hold(folder):
             pass
+        fence = Fence(folder, 1, json.loads(folder.read("lease/1.json"))["nonce"])
+        fence.check()
         owner.kill()
-        owner.wait()
-    with hold(folder) as lease:
-        assert lease.fence.number == 2
+        os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table of processes
+        with pytest.raises(RunHeldError, match=f"process {owner.pid} .* has ended"):
+            fence.check()
+        with hold(folder) as lease:
+            assert lease.fence.number == 2
 
 
 def test_a_later_process_with_the_same_pid_is_not_the_owner(tmp_path: Path) -> None:
