@@ -49,6 +49,9 @@ SUCCESS = ("ok", "duplicate")
 LOST = "lost"
 """No state: stands in the ledger, while an ingest runs, for one that no longer holds. The item is fetched again."""
 
+REPEATED_ID = "repeats the id of row "
+"""Begins the reason of a `bad_item` whose id stands earlier; the row is counted from 0."""
+
 FINAL = (*SUCCESS, "bad_item", "bad_url")
 """States that another request cannot change."""
 

@@ -19,12 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from startup_ray.ingest.chunks import LEDGER, names_in, portless, read_part, read_spool, spool, write_spool
 from startup_ray.ingest.spill import insert, open_database, rows_of
 from startup_ray.items import BadRow, Item
 from startup_ray.job import SplitOptions
-from startup_ray.ledger import LOST, Again, redact
+from startup_ray.ledger import LOST, REPEATED_ID, Again, redact
 from startup_ray.manifest import open_manifest
 from startup_ray.storage import Folder
 
@@ -136,24 +137,29 @@ def _point_back(folder: Folder, spool_folder: Folder, todo: Sequence[str], sourc
     return kept
 
 
-# Of several rows with the same id and URL one that stands, and of these one with an image.
+# Of several rows with the same id and URL one that stands, and of these one with an image. What was demoted for its id
+# serves the row that repeats one: the first row must be told from it, or it would be demoted for its own sake.
 _FOUND = """
-SELECT wanted.chunk, wanted.line, best.part, best.place, best.attempts, best.stands
-FROM wanted JOIN (
+WITH best AS (
     SELECT * FROM known
-    QUALIFY row_number() OVER (PARTITION BY id, url ORDER BY NOT stands, status <> 'ok', part, place) = 1
-) AS best USING (id, url)
-ORDER BY wanted.chunk, wanted.line
+    QUALIFY row_number() OVER (PARTITION BY id, url, demoted ORDER BY NOT stands, status <> 'ok', part, place) = 1
+), numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY id, url ORDER BY chunk, line) = 1 AS is_first FROM wanted
+)
+SELECT chunk, line, part, place, attempts, stands
+FROM numbered JOIN best USING (id, url)
+QUALIFY row_number() OVER (PARTITION BY chunk, line ORDER BY is_first AND demoted, NOT stands, status <> 'ok') = 1
+ORDER BY chunk, line
 """
 
 
 def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Again) -> None:
     database.execute(
         "CREATE TABLE known (id VARCHAR, url VARCHAR, part INTEGER, place INTEGER, attempts INTEGER, "
-        "status VARCHAR, stands BOOLEAN)"
+        "status VARCHAR, stands BOOLEAN, demoted BOOLEAN)"
     )
     for part, name in enumerate(sources):
-        table = read_part(folder, name, ["id", "url", "attempts", "status"]).table
+        table = read_part(folder, name, ["id", "url", "attempts", "status", "reason"]).table
         stands = {status: status != LOST and not again.takes(status) for status in table["status"].unique().to_pylist()}
         columns = {
             "id": table["id"],
@@ -162,8 +168,9 @@ def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Ag
             "attempts": table["attempts"],
             "status": table["status"],
             "stands": pa.array(map(stands.__getitem__, table["status"].to_pylist()), pa.bool_()),
+            "demoted": pc.starts_with(table["reason"], REPEATED_ID),
         }
-        query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands FROM fresh"
+        query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands, demoted FROM fresh"
         insert(database, query, pa.table(columns), [part])
 
 

@@ -32,11 +32,8 @@ from startup_ray.ingest.chunks import (
 )
 from startup_ray.ingest.spill import insert, open_database, rows_of
 from startup_ray.lease import Fence
-from startup_ray.ledger import LOST
+from startup_ray.ledger import LOST, REPEATED_ID
 from startup_ray.storage import Folder
-
-REPEATED_ID = "repeats the id of row "
-"""Begins the reason of a row whose id stands earlier; the row is counted from 0."""
 
 # First the owner of each id, then, among images whose id is theirs, the owner of each body. `was_image` is a row
 # that has or had pixels, `was_repeated` one that an earlier seal has demoted for its id.

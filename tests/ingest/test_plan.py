@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from startup_ray.errors import UsageError
@@ -143,6 +143,15 @@ def test_failures_are_fetched_again_when_asked_for(world: Fetching) -> None:
     }
 
 
+def test_a_failure_is_fetched_again_beside_a_row_that_repeats_it(world: Fetching) -> None:
+    rows: list[Row] = [*items("a", status="dns"), *items("a", status="dns")]
+    with hold(world.folder) as lease:
+        world.ingest(rows, lease.fence)
+        world.better = {"a": "ok"}
+        assert world.ingest(rows, lease.fence, again=failures()) == ["a"]
+    assert [row["status"] for row in read_ledger(world.folder)] == ["ok", "bad_item"]
+
+
 def test_a_chunk_done_twice_is_the_same(world: Fetching) -> None:
     """Ray may run a task again after its commit, which then points to itself."""
     rows = items("a", "b") + items("c", status="dns")
@@ -175,15 +184,20 @@ def test_what_the_seal_gives_back_is_fetched_alone(world: Fetching) -> None:
 @settings(max_examples=5, deadline=None)
 @given(
     st.lists(
-        st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz")), max_size=7), min_size=2, max_size=3
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyzd")), max_size=7), min_size=2, max_size=3
     ),
     st.integers(1, 4),
 )
+@example([[("a", "x"), ("b", "x")], [("a", "y"), ("a", "x"), ("b", "x"), ("b", "x")]], 2)
 def test_any_history_of_a_manifest_ends_like_none(history: list[list[tuple[str, str]]], size: int) -> None:
     """Law: whatever it held before, the ledger is that of a fresh ingest, and no item is fetched twice."""
 
     def rows_of(state: list[tuple[str, str]]) -> list[Row]:
-        return [Item(position=i, id=name, url=f"http://e.com/{body}/ok") for i, (name, body) in enumerate(state)]
+        ends = {"d": "dns"}
+        return [
+            Item(position=i, id=name, url=f"http://e.com/{body}/{ends.get(body, 'ok')}")
+            for i, (name, body) in enumerate(state)
+        ]
 
     def told(folder: Folder) -> list[tuple[str, str, str]]:
         return [(row["id"], row["status"], row["reason"]) for row in read_ledger(folder)]
