@@ -110,12 +110,32 @@ class CnnOptions(Section):
     kind: Literal["cnn"] = Field("cnn", description="a convolutional classifier")
     filters: tuple[PositiveInt, ...] = Field((32,), min_length=1, description="filters of each 3x3 convolution")
     dense: PositiveInt = Field(128, description="units of the hidden dense layer")
+    batch_norm: bool = Field(False, description="batch normalisation of each convolution, over the global batch")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the hidden units left out in each training step")
+    l2: float = Field(0.0, ge=0, description="weight of the squared kernels in the loss")
+
+
+class AugmentOptions(Section):
+    flip: bool = Field(False, description="mirror left and right, half of the images")
+    shift: float = Field(0.0, ge=0, le=0.5, description="move by up to this share of height and width")
+    rotate_deg: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees, either way")
+    zoom: float = Field(0.0, ge=0, le=0.5, description="scale by up to this share, in or out")
+    contrast: float = Field(0.0, ge=0, le=0.9, description="scale the distance from the image's mean, up to this share")
 
 
 class TrainingOptions(Section):
     epochs: PositiveInt = Field(30, description="passes over the training split")
     global_batch: PositiveInt = Field(64, description="rows of one step, over all workers together")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam; the highest, where a schedule lowers it")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate; cosine falls to zero at the last step"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from zero")
+    clip_norm: float | None = Field(None, gt=0, description="scale gradients down to this norm of all together")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="momentum of a moving average of the weights, which is judged and kept as best"
+    )
+    augment: AugmentOptions = Field(AugmentOptions(), description="random changes of the training images")
     steps_per_call: PositiveInt = Field(16, description="steps inside one tf.function call; changes speed, no result")
     checkpoint_every_steps: PositiveInt = Field(200, description="also at the end of each epoch")
     keep: PositiveInt = Field(3, description="checkpoints to keep, the newest")

@@ -24,6 +24,7 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
+    **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer", "trainers.writer"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),

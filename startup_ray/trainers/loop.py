@@ -79,7 +79,7 @@ def chunks(plan: Plan, step: int) -> Iterator[Chunk]:
 
 def run(
     position: Position,
-    steps: Callable[[Any, Any], Any],
+    steps: Callable[[Any, Any, int], Any],
     batches: Iterable[tuple[Chunk, Any, Any]],
     hooks: Hooks,
     *,
@@ -88,7 +88,8 @@ def run(
     """Train on `batches` from `position` to their end.
 
     Args:
-        steps: images [k, b, ...], labels [k, b] -> float [k, sums], whose first sum is the loss (see `many_steps`).
+        steps: images [k, b, ...], labels [k, b], number of the first step -> float [k, sums], whose first sum is
+            the loss (see `many_steps`).
         batches: each chunk with its images and labels, from `position` on.
 
     Raises:
@@ -96,7 +97,7 @@ def run(
     """
     began = clock()
     for chunk, images, labels in batches:
-        per_step = np.asarray(steps(images, labels), np.float64)
+        per_step = np.asarray(steps(images, labels, chunk.first), np.float64)
         seconds = clock() - began
         position = Position(
             step=chunk.first + chunk.count,
@@ -113,25 +114,30 @@ def run(
     return position
 
 
-def many_steps(step: Callable[[Any, Any], Any], rows: int, image_shape: tuple[int, int, int], sums: int) -> Any:
-    """Many steps in one `tf.function`: uint8 [k, rows, H, W, C], int32 [k, rows] -> float32 [k, sums].
+def many_steps(step: Callable[[Any, Any, Any], Any], rows: int, image_shape: tuple[int, int, int], sums: int) -> Any:
+    """Many steps in one `tf.function`: uint8 [k, rows, H, W, C], int32 [k, rows], int64 [] -> float32 [k, sums].
 
-    k is free, so the graph is traced once: a chunk cut short costs no second trace.
+    The last argument is the number of the first step. k is free, so the graph is traced once: a chunk cut short costs
+    no second trace.
     """
     import tensorflow as tf
 
-    def fold(images: Any, labels: Any) -> Any:
+    def fold(images: Any, labels: Any, first: Any) -> Any:
         count = tf.shape(labels)[0]
         results = tf.TensorArray(tf.float32, size=count, element_shape=[sums])
 
         def body(i: Any, results: Any) -> tuple[Any, Any]:
-            return i + 1, results.write(i, step(images[i], labels[i]))
+            return i + 1, results.write(i, step(images[i], labels[i], first + tf.cast(i, tf.int64)))
 
         # One iteration at a time: a step reads the weights that the step before has written.
         _, results = tf.while_loop(lambda i, _: i < count, body, (0, results), parallel_iterations=1)
         return results.stack()
 
-    signature = [tf.TensorSpec([None, rows, *image_shape], tf.uint8), tf.TensorSpec([None, rows], tf.int32)]
+    signature = [
+        tf.TensorSpec([None, rows, *image_shape], tf.uint8),
+        tf.TensorSpec([None, rows], tf.int32),
+        tf.TensorSpec([], tf.int64),
+    ]
     return tf.function(fold, input_signature=signature, autograph=False)
 
 

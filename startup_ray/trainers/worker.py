@@ -95,7 +95,6 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
     """
     # Before the workers meet: one may have to decode for longer than another waits in a collective.
     train, val = open_split(task.dataset, "train"), open_split(task.dataset, "val")
-    program, validate = _start(task, val, rank, world)
     options = task.training
     feed = Feed(
         images=train.images,
@@ -111,6 +110,7 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         steps_per_call=options.steps_per_call,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
+    program, validate = _start(task, val, rank, world, plan.steps)
     steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, sums=2)
     try:  # from here on, errors of ours are met by all workers
         state = _restore(task, program)
@@ -123,7 +123,7 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         return error
 
 
-def _start(task: Task, val: Rows, rank: int, world: int) -> tuple[Any, Validate]:
+def _start(task: Task, val: Rows, rank: int, world: int, steps: int) -> tuple[Any, Validate]:
     """TensorFlow with its threads and determinism set before its first operation, then program and validation."""
     import keras
     import tensorflow as tf
@@ -138,7 +138,9 @@ def _start(task: Task, val: Rows, rank: int, world: int) -> tuple[Any, Validate]
     sync = connect(world=world, rank=rank)
     keras.utils.set_random_seed(task.seed)
     dataset = task.dataset
-    program = make_classifier(dataset.image_shape, len(dataset.classes), task.model, task.training, sync)
+    program = make_classifier(
+        dataset.image_shape, len(dataset.classes), task.model, task.training, sync, seed=task.seed, steps=steps
+    )
     return program, Validation(program, val, dataset.image_shape)
 
 
@@ -182,12 +184,14 @@ class Recorder:
         """Validate, write the attempt's metrics, and the model if it is the best so far."""
         loss, hits = position.sums
         steps = self._plan.steps_per_epoch
+        with self._program.averaged():
+            scores = self._validate()
         line = {
             "epoch": position.epoch,
             "step": position.step,
             "train/loss": loss / steps,
             "train/accuracy": hits / (steps * self._task.training.global_batch),
-            **self._validate(),
+            **scores,
             "images_per_s": round(self._speed.images_per_s, 1),
             "seconds": round(time.perf_counter() - self._epoch_began, 3),
         }
@@ -219,8 +223,7 @@ class Recorder:
 
     def finish(self) -> dict[str, Any]:
         """Write the last model. Returns epochs, steps, metrics, images_per_s and weights_digest."""
-        names = [LAST_MODEL] if self._best else [LAST_MODEL, BEST_MODEL]
-        self._rank_0_alone(lambda: self._write_model(*names))
+        self._rank_0_alone(self._write_last)
         not_metrics = ("epoch", "step", "seconds", "images_per_s")
         return {
             "epochs": self._plan.epochs,
@@ -246,9 +249,18 @@ class Recorder:
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
         self._task.folder.put_whole(f"{METRICS}/{self._attempt:04d}.jsonl", text.encode())
         if is_best:
+            self._write_best()
+
+    def _write_last(self) -> None:
+        self._write_model(LAST_MODEL)
+        if not self._best:
+            self._write_best()
+
+    def _write_best(self) -> None:
+        with self._program.averaged():
             self._write_model(BEST_MODEL)
 
-    def _write_model(self, *names: str) -> None:
+    def _write_model(self, name: str) -> None:
         self._task.fence.check()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.keras")
@@ -256,8 +268,7 @@ class Recorder:
             data = path.read_bytes()
         names_of_classes = json.dumps(list(self._task.dataset.classes), ensure_ascii=False)
         self._task.folder.put_whole(CLASSES, names_of_classes.encode())
-        for name in names:
-            self._task.folder.put_whole(name, data)
+        self._task.folder.put_whole(name, data)
 
     def _tell(self, position: Position, line: dict[str, float] | None = None) -> None:
         steps = (position.step - 1) % self._plan.steps_per_epoch + 1

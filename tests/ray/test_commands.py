@@ -157,28 +157,42 @@ def test_a_polite_stop_of_an_ingest_is_told(desk: Desk, demo: dict[str, Any]) ->
     assert "Traceback" not in err
 
 
+OPTIONS = [
+    "model={filters: [8], dense: 16, batch_norm: true, dropout: 0.2, l2: 1e-4}",
+    "training={epochs: 10, global_batch: 64, schedule: cosine, clip_norm: 1, ema: 0.9, augment: {shift: 0.1}}",
+]
+SETS = [word for text in OPTIONS for word in ("--set", text)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(desk: Desk, demo: dict[str, Any]) -> dict[str, Any]:
+    code, document, err = desk.run("train", JOB, *SETS)
+    assert code == 0, err
+    assert document["resumed_from"] is None
+    return document
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_in_the_middle_and_run_again(desk: Desk, demo: dict[str, Any], kind: signal.Signals) -> None:
-    change = ["--set", "training.epochs=12", "--set", f"seed={100 + int(kind)}", "--set", "training.keep=1"]
+@pytest.mark.parametrize(("kind", "keep"), [(signal.SIGKILL, 2), (signal.SIGINT, 1), (signal.SIGTERM, 4)])
+def test_stopped_in_the_middle_and_run_again(
+    desk: Desk, undisturbed: dict[str, Any], kind: signal.Signals, keep: int
+) -> None:
+    change = [*SETS, "--set", f"training.keep={keep}"]  # which makes another run of the same weights
     process = desk.start("train", JOB, *change, "--json", start_new_session=True)
-    run = _wait(lambda: _begun_run(desk, 100 + int(kind)))
+    run = _wait(lambda: _begun_run(desk, f"  keep: {keep}"))
     _wait(lambda: (run / "LATEST").exists())
     if kind == signal.SIGINT:
         os.killpg(process.pid, kind)  # as a terminal does: to the command and all that it started
     else:
         process.send_signal(kind)
     process.communicate(timeout=60)
-    assert process.returncode == (130 if kind == signal.SIGINT else -kind)
+    assert process.returncode == (-kind if kind == signal.SIGKILL else 130)
     assert not (run / "exit.json").exists()
     _wait(lambda: not _workers_of(run))
     code, resumed, err = desk.run("train", JOB, *change)
     assert code == 0, err
     assert resumed["run"] == str(run)
     assert resumed["resumed_from"] > 0
-    code, undisturbed, err = desk.run("train", JOB, *change, "--fresh")
-    assert code == 0, err
-    assert undisturbed["resumed_from"] is None
     assert resumed["weights_digest"] == undisturbed["weights_digest"]
     assert resumed["metrics"] == undisturbed["metrics"]
 
@@ -186,7 +200,7 @@ def test_stopped_in_the_middle_and_run_again(desk: Desk, demo: dict[str, Any], k
 @pytest.fixture
 def begun(desk: Desk, demo: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process = desk.start("train", JOB, "--set", "seed=999", "--set", "training.epochs=500", "--json")
-    yield process, _wait(lambda: _begun_run(desk, 999))
+    yield process, _wait(lambda: _begun_run(desk, "seed: 999"))
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -222,9 +236,9 @@ def test_a_mistake_is_told_in_words(desk: Desk, demo: dict[str, Any], change: li
     assert "Traceback" not in err
 
 
-def _begun_run(desk: Desk, seed: int) -> Path | None:
+def _begun_run(desk: Desk, line: str) -> Path | None:
     for path in desk.folder.glob("runs/runs/*/job.yaml"):
-        if f"\nseed: {seed}\n" in path.read_text():
+        if f"\n{line}\n" in path.read_text():
             return path.parent
     return None
 

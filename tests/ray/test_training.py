@@ -12,18 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, TrainingError, UsageError
-from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.job import AugmentOptions, CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
 from startup_ray.progress import ignore
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
-from startup_ray.trainers.worker import TrainProgress
+from startup_ray.trainers.worker import Task, TrainProgress
 from tests.fakes import make_dataset, patterns
 
 pytestmark = [
@@ -32,26 +33,40 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.* is deprecated:Warning:ray.data.context"),  # by its own making
 ]
 
-MODEL = CnnOptions(filters=(4,), dense=8)
+MODEL = CnnOptions(filters=(4,), dense=8, batch_norm=True, l2=1e-3)
+WITH_DROPOUT = MODEL.model_copy(update={"dropout": 0.3})
 TRAINING = TrainingOptions(
-    epochs=4, global_batch=33, learning_rate=0.01, steps_per_call=4, checkpoint_every_steps=4, keep=3
+    epochs=4,
+    global_batch=35,  # which neither 2 nor 3 divide
+    learning_rate=0.02,
+    schedule="cosine",
+    warmup_steps=3,
+    clip_norm=1.0,
+    ema=0.8,
+    augment=AugmentOptions(shift=0.05, rotate_deg=5, zoom=0.05, contrast=0.2),
+    steps_per_call=4,
+    checkpoint_every_steps=4,
+    keep=3,
 )
 LONG = TRAINING.model_copy(update={"epochs": 12, "steps_per_call": 1})
 """More than a second of steps, so that a kill finds it at work."""
+STEPS = LONG.epochs * (209 // 35)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dataset:
-    images, names = patterns(300)
+    """209 labelled rows to train on, and batches of validation for three workers, the last of them short."""
+    images, names = patterns(820)
     labels: list[str | None] = [None if i % 20 == 0 else name for i, name in enumerate(names)]
     folder = Folder(str(tmp_path_factory.mktemp("dataset")))
-    return make_dataset(folder, images, labels, ["train"] * 220 + ["val"] * 80)
+    return make_dataset(folder, images, labels, ["train"] * 220 + ["val"] * 600)
 
 
 def fit(
     dataset: Dataset,
     folder: Folder,
     *,
+    model: CnnOptions = WITH_DROPOUT,
     training: TrainingOptions = TRAINING,
     workers: int = 2,
     max_failures: int = 0,
@@ -62,7 +77,7 @@ def fit(
             dataset,
             folder,
             lease.fence,
-            model=MODEL,
+            model=model,
             training=training,
             scaling=ScalingOptions(workers=workers, max_failures=max_failures),
             seed=7,
@@ -85,16 +100,16 @@ def results(folder: Folder) -> list[dict[str, Any]]:
 
 
 class Killer:
-    """Sends SIGKILL to a worker of each rank in `ranks`, one at each attempt, once it has done `after` steps."""
+    """Sends a signal to the worker of a rank, one of `blows` at each attempt, once it has done `after` steps."""
 
-    def __init__(self, ranks: list[int], after: int) -> None:
-        self.ranks, self.after, self.killed = ranks, after, set[int]()
+    def __init__(self, blows: list[tuple[int, signal.Signals]], after: int) -> None:
+        self.blows, self.after, self.struck = blows, after, set[int]()
 
     def __call__(self, progress: TrainProgress) -> None:
-        if self.ranks and progress.step >= self.after and not self.killed & set(progress.pids):
-            pid = progress.pids[self.ranks.pop(0)]
-            self.killed |= set(progress.pids)
-            os.kill(pid, signal.SIGKILL)
+        if self.blows and progress.step >= self.after and not self.struck & set(progress.pids):
+            rank, kind = self.blows.pop(0)
+            self.struck |= set(progress.pids)
+            os.kill(progress.pids[rank], kind)
 
 
 def await_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
@@ -118,21 +133,43 @@ def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> t
     return fit(dataset, folder, training=LONG), folder
 
 
-def test_one_worker_equals_two(dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path) -> None:
-    """Also with a global batch that two workers do not divide evenly, and any number of steps per call."""
-    two, of_two = undisturbed
-    one = fit(dataset, Folder(str(tmp_path)), training=LONG.model_copy(update={"steps_per_call": 16}), workers=1)
-    for mine, other in zip(results(Folder(str(tmp_path))), results(of_two), strict=True):
-        assert mine == pytest.approx(other, rel=1e-4, abs=1e-5)
-    assert (one["workers"], two["workers"]) == (1, 2)
-    assert two["metrics"]["val/f1"] > 0.9
+def test_any_worker_count_equals_one_worker(dataset: Dataset, tmp_path: Path) -> None:
+    """With all options but dropout, a global batch that the workers do not divide, any number of steps per call."""
+    curves, states = [], []
+    for workers, k in ((1, 16), (2, 1), (3, 7)):
+        folder = Folder(str(tmp_path / str(workers)))
+        training = TRAINING.model_copy(update={"steps_per_call": k})
+        assert fit(dataset, folder, model=MODEL, training=training, workers=workers)["workers"] == workers
+        state = checkpoint.newest(folder, note=pytest.fail)
+        assert state is not None
+        curves.append(results(folder))
+        states.append(state.arrays)
+    assert curves[0][-1]["train/loss"] < 0.8 * curves[0][0]["train/loss"]
+    for several in (1, 2):
+        for line, of_one in zip(curves[several], curves[0], strict=True):
+            assert line == pytest.approx(of_one, rel=1e-3, abs=1e-4)
+        for array, of_one_worker in zip(states[several], states[0], strict=True):
+            np.testing.assert_allclose(array, of_one_worker, rtol=1e-3, atol=1e-3)
+
+
+def test_validation_is_the_same_integers_at_any_worker_count(dataset: Dataset, tmp_path: Path) -> None:
+    """Training at a rate too small to change a weight leaves all runs with the weights of the seed."""
+    still = TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-30, "ema": None})
+    model = MODEL.model_copy(update={"batch_norm": False})
+    found = []
+    for workers in (1, 2, 3):
+        folder = Folder(str(tmp_path / str(workers)))
+        fit(dataset, folder, model=model, training=still, workers=workers)
+        found.append({name: value for name, value in results(folder)[0].items() if name.startswith("val/")})
+    assert found[0] == found[1] == found[2]
+    assert found[0]["val/accuracy"] * 570 == pytest.approx(round(found[0]["val/accuracy"] * 570))
+    assert 0 < found[0]["val/accuracy"] < 1
 
 
 def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder]) -> None:
     document, folder = undisturbed
     assert read_run(folder).document == document
-    steps = LONG.epochs * (209 // 33)
-    assert (document["epochs"], document["steps"], document["resumed_from"]) == (LONG.epochs, steps, None)
+    assert (document["epochs"], document["steps"], document["resumed_from"]) == (LONG.epochs, STEPS, None)
     assert document["run"] == str(folder)
     assert Path(document["model"]).is_file()
     assert json.loads(folder.read("classes.json")) == list(dataset.classes)
@@ -143,13 +180,59 @@ def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[st
     assert set(document["metrics"]) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1"}
 
 
+@pytest.mark.parametrize(
+    ("k", "blows"),
+    [
+        (1, [(1, signal.SIGKILL), (0, signal.SIGKILL)]),
+        (7, [(0, signal.SIGKILL), (1, signal.SIGTERM)]),
+        (16, [(1, signal.SIGKILL), (0, signal.SIGTERM)]),
+    ],
+)
 def test_killed_workers_cost_no_bit(
-    dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path
+    dataset: Dataset,
+    undisturbed: tuple[dict[str, Any], Folder],
+    tmp_path: Path,
+    k: int,
+    blows: list[tuple[int, signal.Signals]],
 ) -> None:
     folder = Folder(str(tmp_path))
-    killer = Killer(ranks=[1, 0], after=9)
-    document = fit(dataset, folder, training=LONG, max_failures=2, on_progress=killer)
-    assert not killer.ranks
+    killer = Killer(blows, after=9)
+    training = LONG.model_copy(update={"steps_per_call": k})
+    document = fit(dataset, folder, training=training, max_failures=len(blows), on_progress=killer)
+    assert not killer.blows
+    assert document["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert results(folder) == results(undisturbed[1])
+
+
+class Fails:
+    """Is told the progress on rank 0, and raises once there."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+
+    def __call__(self, progress: TrainProgress) -> None:
+        if progress.step >= 9 and not self.note.exists():
+            self.note.touch()
+            raise ValueError("on this rank alone")
+
+
+def test_an_exception_in_one_rank_costs_no_bit(
+    dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path
+) -> None:
+    folder, note = Folder(str(tmp_path / "run")), tmp_path / "note"
+    with hold(folder) as lease:
+        task = Task(
+            dataset=dataset,
+            folder=folder,
+            fence=lease.fence,
+            model=WITH_DROPOUT,
+            training=LONG,
+            scaling=ScalingOptions(workers=2, max_failures=1),
+            seed=7,
+        )
+        document = launch._fit(task, Fails(note))
+    assert note.exists()
+    assert isinstance(document, dict)
     assert document["weights_digest"] == undisturbed[0]["weights_digest"]
     assert results(folder) == results(undisturbed[1])
 
@@ -173,7 +256,7 @@ def test_run_again_it_goes_on_from_the_newest_whole_checkpoint(
 
 def test_a_worker_that_always_dies_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
-        fit(dataset, Folder(str(tmp_path)), training=LONG, on_progress=Killer(ranks=[1], after=5))
+        fit(dataset, Folder(str(tmp_path)), training=LONG, on_progress=Killer([(1, signal.SIGKILL)], after=5))
     assert caught.value.message == "worker 1 failed: its process died"
     assert "again" in caught.value.hint
     assert caught.value.__cause__ is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from startup_ray.job import CnnOptions, TrainingOptions
+from startup_ray.job import AugmentOptions, CnnOptions, TrainingOptions
 from startup_ray.trainers import loop
-from startup_ray.trainers.feed import Feed
+from startup_ray.trainers.feed import Feed, share
 from startup_ray.trainers.loop import START, Hooks, Plan, Position
 from tests.fakes import patterns
 
@@ -31,6 +33,37 @@ class Spy:
         return values
 
 
+class Together:
+    """Stands in for the transport: workers that are threads, each of which waits for the vectors of all."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+        self._vectors: dict[int, Any] = {}
+        self._all_here = threading.Barrier(world, timeout=60)
+
+    def sum(self, rank: int, values: Any) -> Any:
+        self._vectors[rank] = values
+        self._all_here.wait()
+        total = sum(self._vectors[other] for other in range(1, self.world)) + self._vectors[0]
+        self._all_here.wait()
+        return total
+
+
+@dataclass(frozen=True)
+class Member:
+    """Stands in for `Sync` in one of the threads."""
+
+    rank: int
+    together: Together
+
+    @property
+    def world(self) -> int:
+        return self.together.world
+
+    def sum(self, values: Any) -> Any:
+        return self.together.sum(self.rank, values)
+
+
 @dataclass(frozen=True)
 class Images:
     """Stands in for `Rows`."""
@@ -40,7 +73,15 @@ class Images:
 
 
 SHAPE = (8, 8, 1)
+MODEL = CnnOptions(filters=(4,), dense=8)
+RICH_MODEL = MODEL.model_copy(update={"batch_norm": True, "l2": 1e-3})
 OPTIONS = TrainingOptions(global_batch=10, learning_rate=0.01)
+AUGMENT = AugmentOptions(flip=True, shift=0.1, rotate_deg=10, zoom=0.1, contrast=0.2)
+RICH = OPTIONS.model_copy(
+    update={"schedule": "cosine", "warmup_steps": 3, "clip_norm": 0.5, "ema": 0.8, "augment": AUGMENT}
+)
+STEPS = 18
+"""Two epochs of the 95 rows."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +91,7 @@ def _deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def program(*, sync: Any = None) -> Any:
+def program(*, sync: Any = None, model: CnnOptions = MODEL, training: TrainingOptions = OPTIONS) -> Any:
     import keras
 
     from startup_ray.trainers.cnn import make_classifier
@@ -58,7 +99,7 @@ def program(*, sync: Any = None) -> Any:
 
     keras.utils.set_random_seed(5)
     alone = Sync(rank=0, world=1, strategy=None, options=None)
-    return make_classifier(SHAPE, 3, CnnOptions(filters=(4,), dense=8), OPTIONS, sync or alone)
+    return make_classifier(SHAPE, 3, model, training, sync or alone, seed=5, steps=STEPS)
 
 
 def data(rows: int = 95) -> tuple[np.ndarray, np.ndarray]:
@@ -66,12 +107,12 @@ def data(rows: int = 95) -> tuple[np.ndarray, np.ndarray]:
     return images[..., None], np.array(labels, np.int32)
 
 
-def train(k: int, *, start: Position = START, arrays: Any = None) -> tuple[str, list[Any]]:
+def train(k: int, *, start: Position = START, arrays: Any = None, **options: Any) -> tuple[str, list[Any]]:
     """Digest after two epochs of nine steps, and what was saved on the way."""
     images, labels = data()
     feed = Feed(images=images, labels=labels, global_batch=10, seed=1, rank=0, world=1)
     plan = Plan(epochs=2, steps_per_epoch=feed.steps_per_epoch, steps_per_call=k, checkpoint_every_steps=4)
-    the_program = program()
+    the_program = program(**options)
     if arrays:
         the_program.restore(arrays)
     saved: list[Any] = []
@@ -86,34 +127,112 @@ def train(k: int, *, start: Position = START, arrays: Any = None) -> tuple[str, 
     return the_program.weights_digest(), saved
 
 
-def test_steps_per_call_changes_no_bit_and_traces_once() -> None:
-    results = {k: train(k) for k in (1, 7, 16)}
+@pytest.fixture(params=["plain", "with all options"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "plain":
+        return {}
+    return {"model": RICH_MODEL.model_copy(update={"dropout": 0.4}), "training": RICH}
+
+
+def test_steps_per_call_changes_no_bit_and_traces_once(options: dict[str, Any]) -> None:
+    results = {k: train(k, **options) for k in (1, 7, 16)}
     assert len({digest for digest, _ in results.values()}) == 1
     positions = [[position for position, _, _ in saved] for _, saved in results.values()]
     assert positions[0] == positions[1] == positions[2]
     assert results[1][1][0][2] != results[1][0]  # weights did change on the way
 
 
-def test_resumed_from_any_checkpoint_is_never_stopped() -> None:
-    digest, saved = train(7)
+def test_resumed_from_any_checkpoint_is_never_stopped(options: dict[str, Any]) -> None:
+    digest, saved = train(7, **options)
     middle = [entry for entry in saved if entry[0].sums]
     assert middle
     for position, arrays, _ in middle:
-        resumed, rest = train(7, start=position, arrays=arrays)
+        resumed, rest = train(7, start=position, arrays=arrays, **options)
         assert resumed == digest
         assert [entry[0] for entry in rest] == [entry[0] for entry in saved if entry[0].step > position.step]
+        assert all((mine == other).all() for mine, other in zip(rest[-1][1], saved[-1][1], strict=True))
 
 
-@pytest.mark.parametrize("cut", [5, 3])
-def test_slices_of_any_length_add_up_to_the_whole_batch(cut: int) -> None:
-    """Two replicas played one after the other: their packed vectors sum to that of one replica."""
+@pytest.mark.parametrize("world", [2, 3])
+def test_slices_of_any_length_add_up_to_the_whole_batch(world: int) -> None:
+    """Replicas played one after the other: their packed vectors sum to that of one replica."""
     images, labels = data(10)
-    spy = Spy(rank=0, world=2)
-    for rows in (slice(None), slice(0, cut), slice(cut, None)):
-        program(sync=spy).train_step(images[rows], labels[rows])
-    whole, first, second = spy.sent
-    np.testing.assert_allclose(first + second, whole, rtol=2e-5, atol=1e-7)
-    assert abs(first - whole).max() > 1e-3
+
+    def sent(rank: int, world: int) -> np.ndarray:
+        spy = Spy(rank=rank, world=world)
+        rows = slice(*share(10, rank, world))
+        augmented = OPTIONS.model_copy(update={"augment": AUGMENT})
+        the_program = program(sync=spy, model=MODEL.model_copy(update={"l2": 0.01}), training=augmented)
+        the_program.train_step(images[rows], labels[rows], 3)
+        return spy.sent[0]
+
+    whole, parts = sent(0, 1), [sent(rank, world) for rank in range(world)]
+    np.testing.assert_allclose(sum(parts), whole, rtol=2e-5, atol=1e-6)
+    assert abs(parts[0] - whole).max() > 1e-3
+
+
+def in_threads(world: int) -> list[tuple[list[np.ndarray], list[float]]]:
+    """Per worker its state after `STEPS` steps with all options but dropout, and the losses on the way."""
+    images, labels = data()
+    together = Together(world)
+    programs = [program(sync=Member(rank, together), model=RICH_MODEL, training=RICH) for rank in range(world)]
+
+    def one(rank: int) -> tuple[list[np.ndarray], list[float]]:
+        losses = []
+        low, high = share(10, rank, world)
+        for step in range(STEPS):
+            first = step % 9 * 10
+            rows = slice(first + low, first + high)
+            losses.append(float(programs[rank].train_step(images[rows], labels[rows], step)[0]))
+        return programs[rank].arrays(), losses
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(one, range(world)))
+
+
+def test_any_worker_count_equals_one_worker_with_all_options() -> None:
+    """Also at shares 3/3/4, with moments of the whole batch, and a gradient that flows through them."""
+    ((alone, losses),) = in_threads(1)
+    assert losses[-1] < 0.7 * losses[0]
+    for world in (2, 3):
+        workers = in_threads(world)
+        for arrays, their_losses in workers:
+            assert their_losses == pytest.approx(losses, rel=2e-4)
+            for mine, other in zip(arrays, alone, strict=True):
+                np.testing.assert_allclose(mine, other, rtol=1e-3, atol=2e-4)
+            assert all((mine == first).all() for mine, first in zip(arrays, workers[0][0], strict=True))
+
+
+def test_two_workers_two_steps_and_two_layers_never_draw_the_same_mask() -> None:
+    import tensorflow as tf
+
+    model = RICH_MODEL.model_copy(update={"dropout": 0.5})
+    seen = set()
+    for rank in (0, 1):
+        the_program = program(sync=Spy(rank=rank, world=2), model=model)
+        (layer,) = [layer for layer in the_program.model.layers if layer.name.startswith("dropout")]
+        for step in (0, 1, 2**33):
+            the_program._seed_dropout(tf.constant(step, tf.int64))
+            mask = np.asarray(layer(np.ones((1, 256), np.float32), training=True)) > 0
+            assert 0.3 < mask.mean() < 0.7
+            seen.add(mask.tobytes())
+    assert len(seen) == 6
+
+
+def test_the_average_takes_the_place_of_the_weights_and_gives_it_back() -> None:
+    the_program = program(training=OPTIONS.model_copy(update={"ema": 0.5}))
+    images, labels = data(10)
+    history = []
+    for step in range(3):
+        the_program.train_step(images, labels, step)
+        history.append([np.asarray(weight) for weight in the_program.model.trainable_variables])
+    before = the_program.weights_digest()
+    with the_program.averaged():
+        averages = [np.asarray(weight) for weight in the_program.model.trainable_variables]
+    assert the_program.weights_digest() == before
+    for average, (first, second, third) in zip(averages, zip(*history, strict=True), strict=True):
+        np.testing.assert_allclose(average, 0.25 * first + 0.25 * second + 0.5 * third, rtol=1e-5, atol=1e-7)
+    assert abs(averages[0] - history[-1][0]).max() > 1e-4
 
 
 def test_evaluation_sums_are_integers_that_add_up_exactly() -> None:

@@ -33,7 +33,7 @@ def play(
         on_epoch=lambda position: events.append(("epoch", position)),
         on_save=lambda position: events.append(("save", position)),
     )
-    run(start, lambda steps, _: np.array([[loss(int(step)), 1.0] for step in steps], np.float32), batches(), hooks)
+    run(start, lambda steps, *_: np.array([[loss(int(step)), 1.0] for step in steps], np.float32), batches(), hooks)
     return events
 
 
