@@ -34,7 +34,8 @@ from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
 from startup_ray.trainers.models import feature_shape
-from startup_ray.trainers.worker import Task, TrainProgress, work
+from startup_ray.trainers.recorder import TrainProgress
+from startup_ray.trainers.worker import Task, work
 
 log = logging.getLogger("startup_ray")
 

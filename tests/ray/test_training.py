@@ -24,7 +24,8 @@ from startup_ray.progress import ignore
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
-from startup_ray.trainers.worker import Task, TrainProgress
+from startup_ray.trainers.recorder import TrainProgress
+from startup_ray.trainers.worker import Task
 from tests.fakes import make_dataset, patterns
 
 pytestmark = [

@@ -1,0 +1,244 @@
+"""What a run leaves behind while it trains: metrics, best and last model, checkpoints, progress.
+
+All workers record the same; rank 0 alone writes, in a thread of its own (`writer.py`). Whatever only rank 0 can meet
+(storage that is full, a run that was taken over) is told to the others before anybody goes on, so that no worker
+waits for one that has left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from startup_ray.errors import StartupRayError, TrainingError
+from startup_ray.job import TrainingOptions
+from startup_ray.lease import Fence
+from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
+from startup_ray.storage import Folder
+from startup_ray.trainers import checkpoint
+from startup_ray.trainers.checkpoint import State
+from startup_ray.trainers.loop import Plan, Position, Speed
+from startup_ray.trainers.writer import Writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainProgress:
+    """What rank 0 tells while it trains, a few times a second at most."""
+
+    step: int
+    steps: int
+    epoch: int
+    """Epochs done."""
+    epochs: int
+    loss: float
+    """Mean training loss of the epoch so far."""
+    images_per_s: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The metrics line of an epoch that has just ended, else empty."""
+    pids: tuple[int, ...] = ()
+    """Process ids of the workers by rank, each on its own node."""
+
+    @property
+    def done(self) -> int:
+        return self.step
+
+    @property
+    def total(self) -> int:
+        return self.steps
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        loss = f", loss {self.loss:.4f}" if math.isfinite(self.loss) else ""
+        return (
+            f"epoch {self.epoch}/{self.epochs}, step {self.step}/{self.steps}{loss}, {self.images_per_s:.0f} images/s"
+        )
+
+
+Emit = Callable[[TrainProgress], None]
+Validate = Callable[[], dict[str, float]]
+
+
+class Recorder:
+    """Keeps the books of one attempt: metrics, best and last model, checkpoints, progress."""
+
+    def __init__(
+        self,
+        *,
+        folder: Folder,
+        fence: Fence,
+        options: TrainingOptions,
+        classes: Sequence[str],
+        plan: Plan,
+        program: Any,
+        validate: Validate,
+        state: State,
+        writer: Writer,
+        emit: Emit,
+    ) -> None:
+        self._folder, self._fence, self._writer, self._emit = folder, fence, writer, emit
+        self._options, self._plan = options, plan
+        self._classes = json.dumps(list(classes), ensure_ascii=False).encode()
+        self._program, self._validate = program, validate
+        self._sync = program.sync
+        self._best, self._last = state.best, state.last
+        self._lines: list[dict[str, Any]] = []
+        self._attempt = _next_attempt(folder) if self._sync.rank == 0 else 0
+        self._pids = tuple(int(pid) for pid in self._sync.gather(np.array([os.getpid()]))[:, 0])
+        self._speed = Speed(options.global_batch)
+        self._emitted = 0.0
+        self._epoch_began = time.perf_counter()
+        self._longest_save_s = 0.0
+
+    def on_chunk(self, position: Position, count: int, seconds: float) -> None:
+        self._speed.add(count, seconds)
+        now = time.perf_counter()
+        if now - self._emitted >= 0.2:
+            self._emitted = now
+            self._tell(position)
+
+    def on_epoch(self, position: Position) -> None:
+        """Validate, then have the attempt's metrics written, and the model if it is the best so far."""
+        with self._program.averaged():
+            scores = self._validate()
+        line = self._last = self._line(position, scores)
+        self._lines.append(line)
+        is_best = is_better(line, self._best, self._options.monitor)
+        if is_best:
+            self._best = line
+        self._write(lambda: self._metrics() | (self._best_model() if is_best else {}))
+        self._tell(position, line)
+
+    def on_save(self, position: Position) -> None:
+        """See that all workers hold the same finite weights, then have a checkpoint written."""
+        began = time.perf_counter()
+        if not self._sync.all_equal(self._program.weights_digest()):
+            raise TrainingError(
+                f"workers hold different weights at step {position.step}",
+                where=str(self._folder),
+                hint="please report this; the last good checkpoint is kept",
+            )
+        if not self._program.is_finite():
+            raise TrainingError(
+                f"training diverged: weights are not finite after step {position.step}",
+                hint="lower training.learning_rate",
+            )
+        self._rank_0_alone(lambda: self._writer.put(self._checkpoint(position)))
+        self._longest_save_s = max(self._longest_save_s, time.perf_counter() - began)
+
+    def finish(self) -> dict[str, Any]:
+        """See all written, the last model too.
+
+        Returns:
+            epochs, steps, metrics, best_epoch, images_per_s, weights_digest, and `checkpoint_wait_s`: the longest that
+            training has stood still for a checkpoint.
+        """
+        self._write(lambda: self._model(LAST_MODEL) | ({} if self._best else self._best_model()))
+        self._rank_0_alone(self._writer.close)
+        not_metrics = ("epoch", "step", "seconds", "images_per_s")
+        return {
+            "epochs": self._plan.epochs,
+            "steps": self._plan.steps,
+            "metrics": {name: value for name, value in self._last.items() if name not in not_metrics},
+            "best_epoch": self._best.get("epoch", self._plan.epochs),
+            "images_per_s": self._last["images_per_s"],
+            "checkpoint_wait_s": round(self._longest_save_s, 3),
+            "weights_digest": self._program.weights_digest(),
+        }
+
+    def _line(self, position: Position, scores: Mapping[str, float]) -> dict[str, Any]:
+        loss, hits = position.sums
+        steps = self._plan.steps_per_epoch
+        seconds = time.perf_counter() - self._epoch_began
+        self._epoch_began = time.perf_counter()
+        return {
+            "epoch": position.epoch,
+            "step": position.step,
+            "train/loss": loss / steps,
+            "train/accuracy": hits / (steps * self._options.global_batch),
+            **scores,
+            "images_per_s": round(self._speed.images_per_s, 1),
+            "seconds": round(seconds, 3),
+        }
+
+    def _checkpoint(self, position: Position) -> Callable[[], None]:
+        """What writes the state as it is now; its arrays are copies."""
+        state = State(position=position, best=self._best, last=self._last, arrays=self._program.arrays())
+        return partial(checkpoint.save, self._folder, self._fence, state, keep=self._options.keep)
+
+    def _metrics(self) -> dict[str, bytes]:
+        text = "".join(json.dumps(line) + "\n" for line in self._lines)
+        return {f"{METRICS}/{self._attempt:04d}.jsonl": text.encode()}
+
+    def _best_model(self) -> dict[str, bytes]:
+        with self._program.averaged():
+            return self._model(BEST_MODEL)
+
+    def _model(self, name: str) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            self._program.model.save(path)
+            return {CLASSES: self._classes, name: path.read_bytes()}
+
+    def _write(self, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Have files written in the background, their content as it is now."""
+        self._rank_0_alone(lambda: self._writer.put(partial(_put_all, self._folder, self._fence, files())))
+
+    def _rank_0_alone(self, act: Callable[[], None]) -> None:
+        error: StartupRayError | None = None
+        if self._sync.rank == 0:
+            try:
+                act()
+            except StartupRayError as found:
+                error = found
+        if self._sync.any(error is not None):
+            raise error or TrainingError("rank 0 could not write")
+
+    def _tell(self, position: Position, line: dict[str, float] | None = None) -> None:
+        steps = (position.step - 1) % self._plan.steps_per_epoch + 1
+        self._emit(
+            TrainProgress(
+                step=position.step,
+                steps=self._plan.steps,
+                epoch=position.epoch,
+                epochs=self._plan.epochs,
+                loss=position.sums[0] / steps,
+                images_per_s=self._speed.images_per_s,
+                metrics=line or {},
+                pids=self._pids,
+            )
+        )
+
+
+def _put_all(folder: Folder, fence: Fence, files: Mapping[str, bytes]) -> None:
+    fence.check()
+    for name, data in files.items():
+        folder.put_whole(name, data)
+
+
+def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) -> bool:
+    """Whether an epoch's metrics are better than the best so far; never without a val split.
+
+    Of equals the lower val/loss wins, then the earlier: on a small split many epochs count the same hits.
+    """
+    if monitor not in line:
+        return False
+    return not best or _merit(line, monitor) > _merit(best, monitor)
+
+
+def _merit(line: Mapping[str, Any], monitor: str) -> tuple[float, float]:
+    return (0.0 if monitor == "val/loss" else line[monitor], -line["val/loss"])
+
+
+def _next_attempt(folder: Folder) -> int:
+    return max((int(name.split(".")[0]) for name in folder.list(METRICS)), default=0) + 1
