@@ -24,19 +24,27 @@ from startup_ray.errors import StorageError
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder by its absolute path or URI (`uri`); it need not exist. Pickles, so workers can be handed one."""
+    """A folder by its absolute path or URI (`uri`); it need not exist. Pickles, so workers can be handed one.
+
+    A URI may end in a query that pyarrow understands, e.g. `?endpoint_override=localhost:9000&scheme=http`.
+    """
 
     uri: str
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri}/{name}")
+        return Folder(self.path(name))
 
     def __str__(self) -> str:
         return self.uri
 
     @property
     def name(self) -> str:
-        return self.uri.rsplit("/", 1)[-1]
+        return _place_and_query(self.uri)[0].rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> Folder:
+        place, query = _place_and_query(self.uri)
+        return Folder(place.rsplit("/", 1)[0] + query)
 
     @property
     def is_local(self) -> bool:
@@ -45,7 +53,8 @@ class Folder:
 
     def path(self, name: str = "") -> str:
         """Absolute path or URI of `name` in here."""
-        return f"{self.uri}/{name}" if name else self.uri
+        place, query = _place_and_query(self.uri)
+        return f"{place}/{name}{query}" if name else self.uri
 
     def put_whole(self, name: str, data: bytes) -> None:
         """Write a file so that a reader sees the old one or the new one, never a part.
@@ -121,25 +130,53 @@ def open_folder(location: str) -> Folder:
     """A folder from what a job file says: a path (relative ones to the working directory) or a URI.
 
     Raises:
-        StorageError: pyarrow knows no such scheme.
+        StorageError: pyarrow knows no such scheme, or the URI holds a password: it would stand in every document.
     """
     location = location.removeprefix("file://")
     if "://" not in location:
         return Folder(os.path.abspath(os.path.expanduser(location)))
-    folder = Folder(location.rstrip("/"))
+    place, query = _place_and_query(location)
+    scheme, _, rest = place.partition("://")
+    login, at, host = rest.partition("/")[0].rpartition("@")
+    if ":" in login:
+        raise StorageError(
+            "a password does not belong into a storage location",
+            where=f"{scheme}://...{at}{host}",
+            hint="set it in the environment of the command and of the workers, e.g. AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY",
+        )
+    folder = Folder(place.rstrip("/") + query)
     with _told("use", location):
         _resolve(folder.uri)
     return folder
 
 
-@lru_cache(maxsize=64)
+def _place_and_query(uri: str) -> tuple[str, str]:
+    """`s3://bucket/runs?region=x` -> `s3://bucket/runs`, `?region=x`; a local path has no query."""
+    place, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return place, mark + query
+
+
 def _resolve(uri: str) -> tuple[Any, str]:
+    """`pyarrow.fs.FileSystem` and the path in it."""
     from pyarrow import fs
 
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
-    filesystem, root = fs.FileSystem.from_uri(uri)
-    return filesystem, str(root)
+    place, query = _place_and_query(uri)
+    scheme, _, rest = place.partition("://")
+    root, _, path = rest.partition("/")
+    filesystem, base = _store(f"{scheme}://{root or '/'}{query}")
+    return filesystem, f"{base.rstrip('/')}/{path}" if path else base
+
+
+@lru_cache(maxsize=64)
+def _store(uri: str) -> tuple[Any, str]:
+    """One connection for all folders of a bucket."""
+    from pyarrow import fs
+
+    filesystem, base = fs.FileSystem.from_uri(uri)
+    return filesystem, str(base)
 
 
 def _put_local(path: Path, data: bytes) -> None:

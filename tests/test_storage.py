@@ -75,6 +75,32 @@ def test_an_object_store_reads_and_writes_like_a_folder(tmp_path: Path) -> None:
         folder.read("a/x")
 
 
+S3 = "s3://bucket/a?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+
+
+def test_a_query_stays_at_the_end() -> None:
+    folder = open_folder(S3.replace("/a?", "/a/?"))
+    assert folder.uri == S3
+    assert (folder / "b").uri == folder.path("b") == S3.replace("/a?", "/a/b?")
+    assert (folder / "b").name == "b"
+    assert (folder / "b").parent == folder
+    assert folder.filesystem()[1] == "bucket/a"
+    assert (folder / "b").filesystem()[0] is folder.filesystem()[0]
+
+
+def test_a_local_path_may_hold_a_question_mark(tmp_path: Path) -> None:
+    folder = open_folder(f"{tmp_path}/what?/b")
+    folder.put_whole("x", b"1")
+    assert (tmp_path / "what?" / "b" / "x").read_bytes() == b"1"
+    assert folder.list() == ["x"]
+
+
+def test_a_password_in_a_location_is_refused_and_not_repeated() -> None:
+    with pytest.raises(StorageError, match="password") as caught:
+        open_folder("s3://key:hush@bucket/a")
+    assert "hush" not in str(caught.value) + str(caught.value.where) + caught.value.hint
+
+
 def test_drafts_of_killed_processes_are_cleared(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.put_whole("a/x", b"1")

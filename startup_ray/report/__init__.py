@@ -36,6 +36,5 @@ def write_report(runs: Sequence[Folder], path: str) -> str:
     thumbnails = max(4, MAX_MISTAKES // len(runs))  # so that a comparison stays small as well
     page = render([read_view(run, max_mistakes=thumbnails) for run in runs])
     target = open_folder(path)
-    parent, name = target.uri.rsplit("/", 1)
-    Folder(parent).put_whole(name, page.encode())
+    target.parent.put_whole(target.name, page.encode())
     return target.uri

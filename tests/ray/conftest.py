@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import KEYS
+
 NUM_CPUS = 4
 """Declared, not real: room for two workers beside Ray Data on a machine with two cores."""
 
@@ -32,7 +34,9 @@ def ray_session() -> Iterator[None]:
     import ray
 
     folder = tempfile.mkdtemp(prefix="sr-", dir="/tmp")
-    os.environ.update(HOME=folder, STARTUP_RAY_CACHE=f"{folder}/cache", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.25")
+    os.environ.update(
+        HOME=folder, STARTUP_RAY_CACHE=f"{folder}/cache", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.25", **KEYS
+    )
     ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
     yield
     ray.shutdown()

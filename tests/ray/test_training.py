@@ -27,6 +27,7 @@ from startup_ray.trainers import checkpoint, launch
 from startup_ray.trainers.recorder import TrainProgress
 from startup_ray.trainers.worker import Task
 from tests.fakes import make_dataset, patterns
+from tests.s3 import s3_server
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -57,9 +58,12 @@ STEPS = LONG.epochs * (209 // 35)
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dataset:
     """209 labelled rows to train on, and batches of validation for three workers, the last of them short."""
+    return dataset_in(Folder(str(tmp_path_factory.mktemp("dataset"))))
+
+
+def dataset_in(folder: Folder) -> Dataset:
     images, names = patterns(820)
     labels: list[str | None] = [None if i % 20 == 0 else name for i, name in enumerate(names)]
-    folder = Folder(str(tmp_path_factory.mktemp("dataset")))
     return make_dataset(folder, images, labels, ["train"] * 220 + ["val"] * 600)
 
 
@@ -236,6 +240,20 @@ def test_an_exception_in_one_rank_costs_no_bit(
     assert isinstance(document, dict)
     assert document["weights_digest"] == undisturbed[0]["weights_digest"]
     assert results(folder) == results(undisturbed[1])
+
+
+def test_on_an_object_store_a_kill_costs_no_bit_either(undisturbed: tuple[dict[str, Any], Folder]) -> None:
+    with s3_server() as server:
+        folder = server.folder("runs") / "one"
+        killer = Killer([(0, signal.SIGKILL)], after=9)
+        document = fit(dataset_in(server.folder("dataset")), folder, training=LONG, max_failures=1, on_progress=killer)
+        assert not killer.blows
+        assert document["weights_digest"] == undisturbed[0]["weights_digest"]
+        assert results(folder) == results(undisturbed[1])
+        assert document["model"] == folder.path("model.keras")
+        assert {"model.keras", "exit.json", "LATEST"} <= set(folder.list())
+        assert len(checkpoint.steps(folder)) == LONG.keep
+        assert "ray" not in folder.list()
 
 
 def test_run_again_it_goes_on_from_the_newest_whole_checkpoint(
