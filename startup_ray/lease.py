@@ -28,6 +28,7 @@ from typing import Any
 from startup_ray.errors import RunHeldError, StorageError
 from startup_ray.storage import Folder
 
+LEASE = "lease"
 TTL_S = 30.0
 
 
@@ -93,6 +94,13 @@ def hold(folder: Folder, *, ttl_s: float = TTL_S, clock: Callable[[], float] = t
             _write(lease, expires=0.0)
 
 
+def living_owner(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
+    """Who holds the folder's lease, in words; empty if nobody does."""
+    _, record = _latest(folder)
+    is_held = float(record.get("expires", 0.0)) > clock() and not _owner(record).is_gone()
+    return _name(record) if is_held else ""
+
+
 def _take(folder: Folder, ttl_s: float, clock: Callable[[], float]) -> Lease:
     number, record = _latest(folder)
     expires = float(record.get("expires", 0.0))
@@ -110,7 +118,7 @@ def _take(folder: Folder, ttl_s: float, clock: Callable[[], float]) -> Lease:
     lease.fence.check()
     for old in _numbers(folder):
         if old < number:
-            folder.delete(f"lease/{old}.json")
+            folder.delete(f"{LEASE}/{old}.json")
     return lease
 
 
@@ -126,11 +134,11 @@ def _renew(lease: Lease, ttl_s: float, clock: Callable[[], float], ended: thread
 
 def _create(lease: Lease, *, expires: float) -> bool:
     """Write the lease's file, or return False if another process was faster to this number."""
-    folder, name = lease.fence.folder, f"lease/{lease.fence.number}.json"
+    folder, name = lease.fence.folder, f"{LEASE}/{lease.fence.number}.json"
     if not folder.is_local:
         _write(lease, expires=expires)
         return True
-    draft = f"lease/.tmp-{lease.owner.nonce}"
+    draft = f"{LEASE}/.tmp-{lease.owner.nonce}"
     folder.put_whole(draft, _encode(lease, expires))
     try:
         os.link(folder.path(draft), folder.path(name))
@@ -144,7 +152,7 @@ def _create(lease: Lease, *, expires: float) -> bool:
 
 
 def _write(lease: Lease, *, expires: float) -> None:
-    lease.fence.folder.put_whole(f"lease/{lease.fence.number}.json", _encode(lease, expires))
+    lease.fence.folder.put_whole(f"{LEASE}/{lease.fence.number}.json", _encode(lease, expires))
 
 
 def _encode(lease: Lease, expires: float) -> bytes:
@@ -156,14 +164,14 @@ def _latest(folder: Folder) -> tuple[int, dict[str, Any]]:
     if not number:
         return 0, {}
     try:
-        record: dict[str, Any] = json.loads(folder.read(f"lease/{number}.json"))
+        record: dict[str, Any] = json.loads(folder.read(f"{LEASE}/{number}.json"))
     except (FileNotFoundError, ValueError) as error:
         raise StorageError("the lease of this folder cannot be read", where=str(folder)) from error
     return number, record
 
 
 def _numbers(folder: Folder) -> list[int]:
-    names = [name.removesuffix(".json") for name in folder.list("lease")]
+    names = [name.removesuffix(".json") for name in folder.list(LEASE)]
     return [int(name) for name in names if name.isdigit()]
 
 

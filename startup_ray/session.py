@@ -18,10 +18,6 @@ from dataclasses import dataclass
 from startup_ray.errors import ClusterError, StorageError
 from startup_ray.storage import Folder
 
-# Ray Train's controller looks after its workers this often. The default of 2 s lets a dead worker go
-# unnoticed for as long and delays the end of a run.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
-
 
 @dataclass(frozen=True)
 class Session:

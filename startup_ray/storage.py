@@ -102,6 +102,16 @@ class Folder:
             names = [info.base_name for info in filesystem.get_file_info(selector)]
             return sorted(name for name in names if not name.startswith(".tmp-"))
 
+    def usage(self) -> tuple[int, float]:
+        """Bytes of all files in here, however deep, and the time of the last change, in seconds since the epoch."""
+        from pyarrow.fs import FileSelector
+
+        with _told("read", self.uri):
+            filesystem, root = _resolve(self.uri)
+            files = filesystem.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
+            changed = [info.mtime.timestamp() for info in files if info.mtime is not None]
+            return sum(info.size or 0 for info in files), max(changed, default=0.0)
+
     def delete(self, name: str) -> None:
         """Remove a file or a whole folder; it is no error when there is none."""
         from pyarrow.fs import FileType

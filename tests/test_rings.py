@@ -29,7 +29,7 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
-    **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.launch"], 2),
+    **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch"], 2),
     **dict.fromkeys(["", "api", "planning", "cli", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,12 +22,13 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.train.collective import barrier
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 
 from startup_ray.dataset import Dataset, read_split
-from startup_ray.errors import ClusterError, StartupRayError, TrainingError, UsageError
+from startup_ray.errors import ClusterError, StartupRayError, UsageError
 from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
@@ -33,6 +36,7 @@ from startup_ray.runs import BEST_MODEL, EXIT, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
+from startup_ray.trainers.failures import Setback, Watch, explain, limits
 from startup_ray.trainers.models import feature_shape
 from startup_ray.trainers.recorder import TrainProgress
 from startup_ray.trainers.worker import Task, work
@@ -41,6 +45,8 @@ log = logging.getLogger("startup_ray")
 
 RAY = "ray"
 """Ray Train's own files while it runs: it wants a place that all nodes see. What lasts is written by rank 0."""
+FREE_CPUS_S = 45.0
+"""How long training waits for CPUs that other work holds."""
 CONTROLLER_FAILURES = 3
 """Tries to get the workers started, a minute each; Ray's default is without limit."""
 
@@ -55,21 +61,26 @@ def train(
     scaling: ScalingOptions,
     seed: int,
     on_progress: Callable[[TrainProgress], None] = ignore,
+    wait_s: float = FREE_CPUS_S,
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`; call `preflight` before it.
 
     Args:
         fence: the right to write `folder`; checked before each commit.
         on_progress: called in a thread of this process.
+        wait_s: for CPUs that other work holds, before anything is started.
 
     Returns:
         The document that `train` prints.
 
     Raises:
-        ClusterError: Ray cannot run the workers, or the storage fails.
+        ClusterError: Ray cannot run the workers.
+        StorageError: what is trained cannot be written.
+        RunHeldError: another process has taken over the run.
         TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
+    _await_cpus(scaling, wait_s)
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)
@@ -136,7 +147,19 @@ def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingO
         )
 
 
-def _fit(task: Task, emit: Callable[[TrainProgress], None]) -> dict[str, Any] | StartupRayError:
+def _await_cpus(scaling: ScalingOptions, wait_s: float) -> None:
+    wanted = scaling.workers * scaling.threads_per_worker
+    deadline = time.monotonic() + wait_s
+    while (free := float(ray.available_resources().get("CPU", 0))) < wanted:
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"training needs {wanted} CPUs, only {free:g} were free for {wait_s:.0f} s",
+                hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
+            )
+        time.sleep(0.2)
+
+
+def _fit(task: Task, emit: Callable[[TrainProgress | Setback], None]) -> dict[str, Any] | StartupRayError:
     """Ray Train's result, or error, as our own."""
     scaling = task.scaling
     run_config: Any = RunConfig(
@@ -147,6 +170,7 @@ def _fit(task: Task, emit: Callable[[TrainProgress], None]) -> dict[str, Any] | 
             max_preemption_failures=scaling.max_failures,
             controller_failure_limit=CONTROLLER_FAILURES,
         ),
+        callbacks=[Watch(emit, scaling.max_failures)],
         worker_runtime_env={"env_vars": worker_environment(scaling.threads_per_worker)},
         logging_config=LoggingConfig(log_level="ERROR"),
     )
@@ -159,11 +183,11 @@ def _fit(task: Task, emit: Callable[[TrainProgress], None]) -> dict[str, Any] | 
         ),
         run_config=run_config,
     )
-    with _interruptible():
+    with _interruptible(), limits():
         try:
             result: Any = trainer.fit()
         except (ray.train.TrainingFailedError, RayError) as error:
-            raise _explain(error, task.folder) from error
+            raise explain(error, task.folder) from error
     outcome: dict[str, Any] | StartupRayError = result.return_value
     return outcome
 
@@ -173,40 +197,14 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | StartupRayError:
     rank, world = context.get_world_rank(), context.get_world_size()
     emit = config["emit"] if rank == 0 else ignore
     try:
-        return work(config["task"], rank=rank, world=world, emit=emit)
+        return work(config["task"], rank=rank, world=world, emit=emit, meet=barrier)
     except StartupRayError:
         raise
     except Exception as error:
         # TensorFlow's errors would make driver and controller import TensorFlow to read them.
         reason = str(error).strip().split("\n", 1)[0]
-        raise RuntimeError(f"{type(error).__name__}: {reason}") from error
-
-
-def _explain(error: Exception, folder: Folder) -> StartupRayError:
-    """What a user can act on, in one line; the rest is its __cause__."""
-    hint = "run the same command again to go on from the last checkpoint; -v shows the whole error"
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        # A worker that died is the cause; that others could not reach it is not.
-        causes = {rank: _root(failure) for rank, failure in failures.items()}
-        rank, cause = min(causes.items(), key=lambda item: (not isinstance(item[1], RayError), item[0]))
-        if isinstance(cause, StartupRayError):
-            return cause
-        return TrainingError(f"worker {rank} failed: {_one_line(cause)}", where=str(folder), hint=hint)
-    cause = getattr(error, "controller_failure", error)
-    return ClusterError(f"Ray could not run the workers: {_one_line(cause)}", where=str(folder), hint=hint)
-
-
-def _root(failure: Any) -> Any:
-    """What Ray Train has wrapped: an error of the train function, or of the watch over its process."""
-    return getattr(failure, "_base_exc", None) or getattr(failure, "health_check_failure", None) or failure
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if isinstance(error, ray.exceptions.RayActorError):
-        return lines[-1].strip() if "creation task" in lines[0] else "its process died"
-    return lines[0]
+        place = f"pid={os.getpid()} node_ip='{ray.util.get_node_ip_address()}'"  # as Ray tells it of those that die
+        raise RuntimeError(f"{type(error).__name__}: {reason}\n{place}") from error
 
 
 @contextmanager
@@ -224,8 +222,8 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callable[[TrainProgress], None]]:
-    """A function for rank 0 to call, wherever it runs; what it is told arrives at `on_progress` here."""
+def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callable[[TrainProgress | Setback], None]]:
+    """A function for rank 0 and the controller to call, wherever they run; what it is told arrives here."""
     progress: Any = Queue(actor_options={"num_cpus": 0})
     is_over = threading.Event()
 
@@ -233,7 +231,11 @@ def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callabl
         with suppress(RayError):  # Ray is gone: the one who waits for the result will say so
             while not (is_over.is_set() and progress.empty()):
                 with suppress(Empty):
-                    on_progress(progress.get(timeout=0.2))
+                    item = progress.get(timeout=0.2)
+                    if isinstance(item, Setback):
+                        log.warning("train: %s", item.text)
+                    else:
+                        on_progress(item)
 
     thread = threading.Thread(target=listen, daemon=True, name="progress")
     thread.start()

@@ -167,7 +167,7 @@ def _add(sums: tuple[float, ...], per_step: np.ndarray, first: int) -> tuple[flo
     if bad.size:
         raise TrainingError(
             f"training diverged: the loss of step {first + int(bad[0]) + 1} is not finite",
-            hint="lower training.learning_rate",
+            hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
         )
     total = np.array(sums) if sums else np.zeros(per_step.shape[1])
     for row in per_step:

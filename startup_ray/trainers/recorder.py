@@ -131,7 +131,7 @@ class Recorder:
         if not self._program.is_finite():
             raise TrainingError(
                 f"training diverged: weights are not finite after step {position.step}",
-                hint="lower training.learning_rate",
+                hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
             )
         self._rank_0_alone(lambda: self._writer.put(self._checkpoint(position)))
         self._longest_save_s = max(self._longest_save_s, time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +37,18 @@ class Task:
     seed: int
 
 
-def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | StartupRayError:
+def work(
+    task: Task, *, rank: int, world: int, emit: Emit, meet: Callable[[], None]
+) -> dict[str, Any] | StartupRayError:
     """Train to the end.
+
+    Args:
+        meet: waits for the other workers, for as long as one of them may have to decode images.
 
     Returns:
         What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
-    # Before the workers meet: one may have to decode for longer than another waits in a collective.
     train, val = open_split(task.dataset, "train"), open_split(task.dataset, "val")
     options = task.training
     feed = Feed(
@@ -60,7 +65,7 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         steps_per_call=options.steps_per_call,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
-    program, validate = _start(task, val, rank, world, plan.steps)
+    program, validate = _start(task, val, rank, world, plan.steps, meet)
     steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, sums=2)
     try:  # from here on, errors of ours are met by all workers
         state = _restore(task, program)
@@ -84,7 +89,7 @@ def work(task: Task, *, rank: int, world: int, emit: Emit) -> dict[str, Any] | S
         return error
 
 
-def _start(task: Task, val: Rows, rank: int, world: int, steps: int) -> tuple[Any, Validate]:
+def _start(task: Task, val: Rows, rank: int, world: int, steps: int, meet: Callable[[], None]) -> tuple[Any, Validate]:
     """TensorFlow with its threads and determinism set before its first operation, then program and validation."""
     import keras
     import tensorflow as tf
@@ -96,6 +101,8 @@ def _start(task: Task, val: Rows, rank: int, world: int, steps: int) -> tuple[An
     tf.config.threading.set_intra_op_parallelism_threads(task.scaling.threads_per_worker)
     tf.config.threading.set_inter_op_parallelism_threads(task.scaling.threads_per_worker)
     tf.config.experimental.enable_op_determinism()
+    # TensorFlow holds the GIL while it waits for the others, and a process that says nothing is taken for dead.
+    meet()
     sync = connect(world=world, rank=rank)
     keras.utils.set_random_seed(task.seed)
     dataset = task.dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import pytest
 import ray
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import ClusterError, TrainingError, UsageError
+from startup_ray.errors import ClusterError, RunHeldError, TrainingError, UsageError
 from startup_ray.job import AugmentOptions, CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
 from startup_ray.progress import ignore
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
+from startup_ray.trainers.failures import Setback
 from startup_ray.trainers.recorder import TrainProgress
 from startup_ray.trainers.worker import Task
 from tests.fakes import make_dataset, patterns
@@ -76,6 +78,7 @@ def fit(
     workers: int = 2,
     max_failures: int = 0,
     on_progress: Callable[[TrainProgress], None] = ignore,
+    wait_s: float = launch.FREE_CPUS_S,
 ) -> dict[str, Any]:
     with hold(folder) as lease:
         return launch.train(
@@ -87,6 +90,7 @@ def fit(
             scaling=ScalingOptions(workers=workers, max_failures=max_failures),
             seed=7,
             on_progress=on_progress,
+            wait_s=wait_s,
         )
 
 
@@ -189,22 +193,25 @@ def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[st
     ("k", "blows"),
     [
         (1, [(1, signal.SIGKILL), (0, signal.SIGKILL)]),
-        (7, [(0, signal.SIGKILL), (1, signal.SIGTERM)]),
-        (16, [(1, signal.SIGKILL), (0, signal.SIGTERM)]),
+        (7, [(0, signal.SIGKILL), (1, signal.SIGSEGV)]),
+        (16, [(1, signal.SIGKILL), (0, signal.SIGABRT)]),
     ],
 )
 def test_killed_workers_cost_no_bit(
     dataset: Dataset,
     undisturbed: tuple[dict[str, Any], Folder],
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
     k: int,
     blows: list[tuple[int, signal.Signals]],
 ) -> None:
     folder = Folder(str(tmp_path))
     killer = Killer(blows, after=9)
     training = LONG.model_copy(update={"steps_per_call": k})
-    document = fit(dataset, folder, training=training, max_failures=len(blows), on_progress=killer)
+    document = fit(dataset, folder, training=training, max_failures=2, on_progress=killer)
     assert not killer.blows
+    for restart in (1, 2):
+        assert f"its process died; going on from the last checkpoint (restart {restart} of at most 2)" in caplog.text
     assert document["weights_digest"] == undisturbed[0]["weights_digest"]
     assert results(folder) == results(undisturbed[1])
 
@@ -215,8 +222,8 @@ class Fails:
     def __init__(self, note: Path) -> None:
         self.note = note
 
-    def __call__(self, progress: TrainProgress) -> None:
-        if progress.step >= 9 and not self.note.exists():
+    def __call__(self, progress: TrainProgress | Setback) -> None:
+        if isinstance(progress, TrainProgress) and progress.step >= 9 and not self.note.exists():
             self.note.touch()
             raise ValueError("on this rank alone")
 
@@ -276,9 +283,59 @@ def test_run_again_it_goes_on_from_the_newest_whole_checkpoint(
 def test_a_worker_that_always_dies_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         fit(dataset, Folder(str(tmp_path)), training=LONG, on_progress=Killer([(1, signal.SIGKILL)], after=5))
-    assert caught.value.message == "worker 1 failed: its process died"
+    assert re.fullmatch(r"worker 1 \(process \d+ on [\d.:a-f]+\) failed: its process died", caught.value.message)
     assert "again" in caught.value.hint
     assert caught.value.__cause__ is not None
+
+
+def test_one_failure_more_than_allowed_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    killer = Killer([(1, signal.SIGKILL)] * 3, after=5)
+    with pytest.raises(TrainingError, match="its process died"):
+        fit(dataset, Folder(str(tmp_path)), training=LONG, max_failures=1, on_progress=killer)
+    assert len(killer.blows) == 1
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(
+    dataset: Dataset,
+    undisturbed: tuple[dict[str, Any], Folder],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    killer = Killer([(1, signal.SIGSTOP)], after=9)
+    document = fit(dataset, Folder(str(tmp_path)), training=LONG, max_failures=1, on_progress=killer)
+    assert re.search(r"worker 1.* failed: it does not answer any more", caplog.text)
+    assert document["weights_digest"] == undisturbed[0]["weights_digest"]
+    await_until(lambda: all(is_gone(pid) for pid in killer.struck))
+
+
+def test_a_run_that_another_process_takes_over_ends_on_all_workers(dataset: Dataset, tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    pids: set[int] = set()
+
+    def take_over(progress: TrainProgress) -> None:
+        pids.update(progress.pids)
+        record = json.loads(folder.read("lease/1.json"))
+        folder.put_whole("lease/2.json", json.dumps({**record, "nonce": "another"}).encode())
+
+    with pytest.raises(RunHeldError, match="has taken over this folder"):
+        fit(dataset, folder, training=LONG.model_copy(update={"epochs": 5000}), on_progress=take_over)
+    assert len(pids) == 2
+    await_until(lambda: all(is_gone(pid) for pid in pids))
+
+
+def test_cpus_that_other_work_holds_are_told_before_anything_starts(dataset: Dataset, tmp_path: Path) -> None:
+    holder: Any = ray.remote(num_cpus=3)(Holder).remote()
+    try:
+        ray.get(holder.__ray_ready__.remote())
+        with pytest.raises(ClusterError, match="training needs 2 CPUs, only 1 were free for 1 s"):
+            fit(dataset, Folder(str(tmp_path)), wait_s=1)
+    finally:
+        ray.kill(holder)
+    await_until(lambda: ray.available_resources().get("CPU") == 4)
+
+
+class Holder:
+    """Holds what it is given."""
 
 
 def test_divergence_names_the_step_and_keeps_no_bad_weights(dataset: Dataset, tmp_path: Path) -> None:
