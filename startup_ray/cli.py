@@ -108,21 +108,41 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "one HTML file about a run, or comparing several")
     report.add_argument("targets", metavar="JOB|RUN", nargs="+", help="a job file, or folders of runs")
     report.add_argument("--out", metavar="FILE", help="where to write it (default: in the folder of the last run)")
+    _add_tools(verbs)
     schema = verbs.add_parser("schema", help="JSON schema of a job file", description="JSON schema of a job file")
     schema.add_argument("--json", action="store_true", help="it is JSON anyway")
     schema.set_defaults(run=_schema, verb="schema", verbose=0, quiet=False)
     return parser
 
 
+def _add_tools(commands: Any) -> None:
+    """`doctor` and `runs`, which belong to no stage."""
+    from startup_ray import verbs
+
+    text = "see that versions, Ray, storage, disks, clocks, GPUs and workers are as they must be"
+    sub = commands.add_parser("doctor", help=text, description=text, parents=[_basic()], epilog=EXIT_CODES)
+    verbs.add_doctor(sub)
+    sub.set_defaults(run=verbs.doctor, verb="doctor")
+    text = "list datasets, runs and sweeps with state, size and age, or delete some"
+    sub = commands.add_parser("runs", help=text, description=text, parents=[_basic()], epilog=EXIT_CODES)
+    verbs.add_runs(sub)
+    sub.set_defaults(run=verbs.runs, verb="runs")
+
+
+def _basic() -> _Parser:
+    basic = _Parser(add_help=False)
+    basic.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    basic.add_argument("-v", "--verbose", action="count", default=0, help="tracebacks and more notes")
+    basic.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
+    return basic
+
+
 def _common() -> _Parser:
-    common = _Parser(add_help=False)
+    common = _Parser(add_help=False, parents=[_basic()])
     common.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
     common.add_argument("--dry-run", action="store_true", help="print the resolved job and what would be done")
-    common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     common.add_argument("--address", metavar="ADDRESS", help="a running Ray (default: RAY_ADDRESS, or a local one)")
     common.add_argument("--fresh", action="store_true", help="start anew, in new folders")
-    common.add_argument("-v", "--verbose", action="count", default=0, help="tracebacks and more notes")
-    common.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
     return common
 
 

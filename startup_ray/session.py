@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 
 from startup_ray.errors import ClusterError, StorageError
 from startup_ray.storage import Folder
+
+CONNECT_S = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def connect(address: str | None = None) -> Iterator[Session]:
         yield _describe()
         return
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    _require_answer(wanted)
     is_main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -65,6 +70,19 @@ def connect(address: str | None = None) -> Iterator[Session]:
         raise ClusterError(f"Ray failed: {reason}", where=wanted, hint="run the same command again") from error
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """See that somebody listens at `[ray://]host:port`: `ray.init` waits for minutes where nobody does."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "check --address and RAY_ADDRESS, that the cluster is up, and that this host may reach it"
+        raise ClusterError(f"no Ray answers here: {reason}", where=address, hint=hint) from error
 
 
 def require_storage(folder: Folder) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "startup_ray"
 
 RINGS: dict[str, int] = {
-    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance", "progress"], 0),
+    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance", "progress", "inventory"], 0),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
     **dict.fromkeys(
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
@@ -29,8 +29,10 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
+    **dict.fromkeys(["doctor.checks"], 1),
+    **dict.fromkeys(["doctor", "doctor.cluster"], 2),
     **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch"], 2),
-    **dict.fromkeys(["", "api", "planning", "cli", "console", "__main__"], 3),
+    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
 
