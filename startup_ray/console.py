@@ -15,17 +15,30 @@ import yaml
 from startup_ray.progress import Progress
 
 SHOWN_HOSTS = 10
+SHOWN_EPOCHS = 8
 
 
 def listen(*, quiet: bool, verbose: bool) -> None:
     """Send the notes of `startup_ray` to stderr; warnings alone if quiet."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("startup_ray")
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+
+
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what `sys.stderr` is at the moment, so that a note appears above a live table and not in it."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """Set by the base class."""
 
 
 def keep_stderr() -> None:
@@ -47,7 +60,7 @@ def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Progress], None]]
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _bar(stage) as show:
+        with _table() if stage == "train" else _bar(stage) as show:
             yield show
     else:
         yield _lines(stage)
@@ -68,6 +81,43 @@ def _bar(stage: str) -> Iterator[Callable[[Progress], None]]:
             bar.update(task, completed=event.done, total=event.total, text=event.text)
 
         yield show
+
+
+@contextmanager
+def _table() -> Iterator[Callable[[Progress], None]]:
+    """The last epochs as a table, the present one under it."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    epochs: dict[int, Mapping[str, float]] = {}
+    with Live(console=Console(stderr=True), refresh_per_second=5) as live:
+
+        def show(event: Progress) -> None:
+            metrics = getattr(event, "metrics", {})  # those of an epoch that has just ended
+            if metrics:
+                epochs[int(metrics["epoch"])] = metrics
+            rows = [epochs[epoch] for epoch in sorted(epochs)[-SHOWN_EPOCHS:]]
+            live.update(Group(*([epoch_table(rows)] if rows else []), Text(f"train    {event.text}")))
+
+        yield show
+
+
+def epoch_table(rows: Sequence[Mapping[str, float]]) -> Any:
+    """A `rich` table with a row per epoch and a column per metric."""
+    from rich.table import Table
+
+    names = [name for name in rows[-1] if name not in ("epoch", "step", "images_per_s", "seconds")]
+    table = Table("epoch", "step", *names, "images/s", "seconds", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+        column.no_wrap = True
+    for row in rows:
+        values = [f"{row[name]:.4f}" if name in row else "-" for name in names]
+        table.add_row(
+            f"{row['epoch']}", f"{row['step']}", *values, f"{row['images_per_s']:.0f}", f"{row['seconds']:.1f}"
+        )
+    return table
 
 
 def _lines(stage: str, every_s: float = 5.0) -> Callable[[Progress], None]:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from dataclasses import dataclass
 
 import pytest
 
-from startup_ray.console import plan_text, progress, summary
+from startup_ray.console import epoch_table, listen, plan_text, progress, summary
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,28 @@ def test_a_summary_tells_what_counts() -> None:
     assert "3 items: 2 ok, 1 http_404" in text
     assert "accuracy 0.5000 (0.2500 to 0.7500), f1 -" in text
     assert "f1 >= 0.9: NOT met" in text
+
+
+def test_the_table_has_a_row_per_epoch_and_a_column_per_metric() -> None:
+    from rich.console import Console
+
+    line = {"epoch": 1, "step": 9, "train/loss": 1.23456, "images_per_s": 99.6, "seconds": 2.0}
+    out = io.StringIO()
+    Console(file=out, width=100).print(epoch_table([line, {**line, "epoch": 2, "val/f1": 0.5}]))
+    rows = [row.split() for row in out.getvalue().splitlines()]
+    assert rows == [
+        ["epoch", "step", "train/loss", "val/f1", "images/s", "seconds"],
+        ["1", "9", "1.2346", "-", "100", "2.0"],
+        ["2", "9", "1.2346", "0.5000", "100", "2.0"],
+    ]
+
+
+def test_a_note_goes_to_what_stderr_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("startup_ray")
+    for name in ("handlers", "propagate", "level"):  # which are as before when the test is over
+        monkeypatch.setattr(log, name, getattr(log, name))
+    listen(quiet=False, verbose=False)
+    later = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", later)
+    log.info("hello")
+    assert later.getvalue() == "hello\n"

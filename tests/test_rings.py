@@ -24,7 +24,9 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
-    **dict.fromkeys(["trainers.writer", "trainers.recorder"], 1),
+    **dict.fromkeys(
+        ["trainers.writer", "trainers.messages", "trainers.recorder", "trainers.scaling", "trainers.tensorboard"], 1
+    ),
     **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +32,11 @@ from PIL import Image
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StorageError
 
+OnProgress = Callable[[int, int], None]
+
 NO_LABEL = -1
+TOLD_EVERY = 500
+"""Rows between two words about progress."""
 LOCK_TIMEOUT_S = 3_600.0
 """How long to wait for another process that decodes the same split."""
 
@@ -63,8 +67,11 @@ class Rows:
         return len(self.labels)
 
 
-def open_split(dataset: Dataset, split: str) -> Rows:
+def open_split(dataset: Dataset, split: str, on_progress: OnProgress = lambda *_: None) -> Rows:
     """The arrays of one split, made first if this node does not have them whole.
+
+    Args:
+        on_progress: told the rows that are decoded and all of them, while the arrays are made.
 
     Raises:
         StorageError: the dataset's files do not hold what `dataset.json` counts, or the cache cannot be written.
@@ -74,7 +81,7 @@ def open_split(dataset: Dataset, split: str) -> Rows:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock", timeout=LOCK_TIMEOUT_S):
             if not _is_whole(target, dataset, split):
-                _replace(target, dataset, split)
+                _replace(target, dataset, split, on_progress)
     except OSError as error:
         hint = "set STARTUP_RAY_CACHE to a folder on local disk with room for the decoded images"
         raise StorageError(f"cannot cache the {split} split: {error}", where=str(target), hint=hint) from error
@@ -95,20 +102,20 @@ def _is_whole(target: Path, dataset: Dataset, split: str) -> bool:
         return False
 
 
-def _replace(target: Path, dataset: Dataset, split: str) -> None:
+def _replace(target: Path, dataset: Dataset, split: str, on_progress: OnProgress) -> None:
     for left in target.parent.glob(f"{split}.tmp-*"):  # by a process that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     draft = target.with_name(f"{split}.tmp-{uuid.uuid4().hex}")
     draft.mkdir()
     try:
-        _write(draft, dataset, split)
+        _write(draft, dataset, split, on_progress)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(draft: Path, dataset: Dataset, split: str) -> None:
+def _write(draft: Path, dataset: Dataset, split: str, on_progress: OnProgress) -> None:
     names = pa.concat_tables(list(_tables(dataset, split, ["id", "label"])))
     if len(names) != dataset.splits[split]:
         raise StorageError(
@@ -124,10 +131,10 @@ def _write(draft: Path, dataset: Dataset, split: str) -> None:
     (draft / "ids.json").write_text(json.dumps(sorted_names["id"].to_pylist()), "utf-8")
     place = np.empty(len(names), np.int64)
     place[order.to_numpy()] = np.arange(len(names))
-    _write_images(draft / "images.npy", dataset, split, place)
+    _write_images(draft / "images.npy", dataset, split, place, on_progress)
 
 
-def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.int64]) -> None:
+def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.int64], on_progress: OnProgress) -> None:
     shape = (len(place), *dataset.image_shape)
     if not len(place):
         np.save(path, np.empty(shape, np.uint8))  # an empty file cannot be mapped for writing
@@ -145,7 +152,9 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
         for table in _tables(dataset, split, ["image"]):
             jobs = zip(place[start : start + len(table)].tolist(), table["image"].to_pylist(), strict=True)
-            list(pool.map(decode, jobs, chunksize=64))
+            for done, _ in enumerate(pool.map(decode, jobs), start + 1):
+                if done % TOLD_EVERY == 0 or done == len(place):
+                    on_progress(done, len(place))
             start += len(table)
     images.flush()
 

@@ -23,7 +23,7 @@ from startup_ray.trainers import augment
 from startup_ray.trainers.cache import Rows
 from startup_ray.trainers.feed import share
 from startup_ray.trainers.models import build_cnn
-from startup_ray.trainers.norm import synchronise
+from startup_ray.trainers.norm import batch_norms, synchronise
 from startup_ray.trainers.optimizer import make_optimizer
 from startup_ray.trainers.sync import Sync
 
@@ -106,6 +106,12 @@ class Classifier:
         finally:
             for weight, value in zip(weights, raw, strict=True):
                 weight.assign(value)
+
+    def messages(self) -> list[int]:
+        """Numbers in each all-reduce of a step: the packed gradients, and two for each BatchNormalization."""
+        packed = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables) + 2
+        norms = [3 * int(layer.moving_mean.shape[0]) for layer in batch_norms(self.model)]
+        return [packed, *norms, *norms]
 
     def arrays(self) -> list[np.ndarray]:
         """All that training goes on from: variables of the model, then of the optimizer."""

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from ray.train import UserCallback
 
 from startup_ray.errors import ClusterError, StartupRayError, TrainingError
 from startup_ray.storage import Folder
+from startup_ray.trainers.messages import Note
 
 LIMITS_S = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": 0.25,
@@ -31,24 +31,18 @@ AGAIN = "run the same command again to go on from the last checkpoint; -v shows 
 _SILENT = re.compile(r"task:(\d+): The following tasks are unhealthy \(stopped sending heartbeats\)")
 
 
-@dataclass(frozen=True)
-class Setback:
-    """A failure after which training goes on."""
-
-    text: str
-
-
 class Watch(UserCallback):
     """Tells each failure as it happens. Lives in Ray Train's controller."""
 
-    def __init__(self, tell: Callable[[Setback], None], max_failures: int) -> None:
+    def __init__(self, tell: Callable[[Note], None], max_failures: int) -> None:
         self._tell, self._left, self._max = tell, max_failures, max_failures
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         if self._left > 0:
             self._left -= 1
             count = f"restart {self._max - self._left} of at most {self._max}"
-            self._tell(Setback(f"{_cause(worker_exceptions)[1]}; going on from the last checkpoint ({count})"))
+            text = f"{_cause(worker_exceptions)[1]}; going on from the last checkpoint ({count})"
+            self._tell(Note(text, is_warning=True))
 
 
 @contextmanager

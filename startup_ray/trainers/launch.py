@@ -36,9 +36,9 @@ from startup_ray.runs import BEST_MODEL, EXIT, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
-from startup_ray.trainers.failures import Setback, Watch, explain, limits
+from startup_ray.trainers.failures import Watch, explain, limits
+from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.models import feature_shape
-from startup_ray.trainers.recorder import TrainProgress
 from startup_ray.trainers.worker import Task, work
 
 log = logging.getLogger("startup_ray")
@@ -60,7 +60,7 @@ def train(
     training: TrainingOptions,
     scaling: ScalingOptions,
     seed: int,
-    on_progress: Callable[[TrainProgress], None] = ignore,
+    on_progress: Callable[[TrainProgress | DecodeProgress], None] = ignore,
     wait_s: float = FREE_CPUS_S,
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`; call `preflight` before it.
@@ -81,12 +81,20 @@ def train(
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
     _await_cpus(scaling, wait_s)
+    began = time.monotonic()
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)
     task = Task(dataset=dataset, folder=folder, fence=fence, model=model, training=training, scaling=scaling, seed=seed)
+    first_step_s: list[float] = []
+
+    def watch(item: TrainProgress | DecodeProgress) -> None:
+        if not first_step_s and isinstance(item, TrainProgress):
+            first_step_s.append(round(time.monotonic() - began, 1))
+        on_progress(item)
+
     try:
-        with _listening(on_progress) as emit:
+        with _listening(watch) as emit:
             outcome = _fit(task, emit)
     finally:
         folder.delete(RAY)
@@ -99,6 +107,7 @@ def train(
         "dataset_digest": dataset.digest,
         "workers": scaling.workers,
         "resumed_from": found.position.step if found else None,
+        "first_step_s": first_step_s[0] if first_step_s else None,
         **outcome,
     }
     fence.check()
@@ -159,7 +168,7 @@ def _await_cpus(scaling: ScalingOptions, wait_s: float) -> None:
         time.sleep(0.2)
 
 
-def _fit(task: Task, emit: Callable[[TrainProgress | Setback], None]) -> dict[str, Any] | StartupRayError:
+def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
     """Ray Train's result, or error, as our own."""
     scaling = task.scaling
     run_config: Any = RunConfig(
@@ -195,9 +204,8 @@ def _fit(task: Task, emit: Callable[[TrainProgress | Setback], None]) -> dict[st
 def _on_worker(config: dict[str, Any]) -> dict[str, Any] | StartupRayError:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    emit = config["emit"] if rank == 0 else ignore
     try:
-        return work(config["task"], rank=rank, world=world, emit=emit, meet=barrier)
+        return work(config["task"], rank=rank, world=world, emit=config["emit"], meet=barrier)
     except StartupRayError:
         raise
     except Exception as error:
@@ -222,8 +230,8 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callable[[TrainProgress | Setback], None]]:
-    """A function for rank 0 and the controller to call, wherever they run; what it is told arrives here."""
+def _listening(on_progress: Callable[[TrainProgress | DecodeProgress], None]) -> Iterator[Emit]:
+    """A function for workers and the controller to call, wherever they run; what it is told arrives here."""
     progress: Any = Queue(actor_options={"num_cpus": 0})
     is_over = threading.Event()
 
@@ -232,8 +240,8 @@ def _listening(on_progress: Callable[[TrainProgress], None]) -> Iterator[Callabl
             while not (is_over.is_set() and progress.empty()):
                 with suppress(Empty):
                     item = progress.get(timeout=0.2)
-                    if isinstance(item, Setback):
-                        log.warning("train: %s", item.text)
+                    if isinstance(item, Note):
+                        log.log(logging.WARNING if item.is_warning else logging.INFO, "train: %s", item.text)
                     else:
                         on_progress(item)
 

@@ -58,8 +58,8 @@ START = Position(step=0, epoch=0)
 class Hooks:
     """What the loop calls; each is called by all workers at the same places."""
 
-    on_chunk: Callable[[Position, int, float], None]
-    """After each chunk: position, steps of the chunk, seconds that they and the wait for their rows took."""
+    on_chunk: Callable[[Position, int, float, float], None]
+    """After each chunk: position, steps of the chunk, seconds that they and the wait for their rows took, the wait."""
     on_epoch: Callable[[Position], None]
     """With the last position of the epoch, its sums complete and its number already counted."""
     on_save: Callable[[Position], None]
@@ -97,6 +97,7 @@ def run(
     """
     began = clock()
     for chunk, images, labels in batches:
+        waited = clock() - began
         per_step = np.asarray(steps(images, labels, chunk.first), np.float64)
         seconds = clock() - began
         position = Position(
@@ -104,7 +105,7 @@ def run(
             epoch=chunk.epoch + int(chunk.ends_epoch),
             sums=_add(position.sums, per_step, chunk.first),
         )
-        hooks.on_chunk(position, chunk.count, seconds)
+        hooks.on_chunk(position, chunk.count, seconds, waited)
         if chunk.ends_epoch:
             hooks.on_epoch(position)
             position = Position(step=position.step, epoch=position.epoch)
@@ -142,23 +143,35 @@ def many_steps(step: Callable[[Any, Any, Any], Any], rows: int, image_shape: tup
 
 
 class Speed:
-    """Images per second of an attempt, without its first chunk, in which TensorFlow builds the graph."""
+    """How fast an attempt is, without its first chunk, in which TensorFlow builds the graph."""
 
     def __init__(self, rows_per_step: int) -> None:
         self._rows_per_step = rows_per_step
-        self._first: tuple[int, float] | None = None
-        self._steps, self._seconds = 0, 0.0
+        self._first: tuple[int, float, float] | None = None
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
-    def add(self, steps: int, seconds: float) -> None:
+    def add(self, steps: int, seconds: float, waited: float) -> None:
+        """Steps of a chunk, the seconds they took, and those of them that were spent waiting for rows."""
         if self._first is None:
-            self._first = (steps, seconds)
-        else:
-            self._steps, self._seconds = self._steps + steps, self._seconds + seconds
+            self._first = (steps, seconds, waited)
+            return
+        self._steps, self._seconds, self._waited = self._steps + steps, self._seconds + seconds, self._waited + waited
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether there was more than the first chunk."""
+        return self._steps > 0
 
     @property
     def images_per_s(self) -> float:
-        steps, seconds = (self._steps, self._seconds) if self._steps else self._first or (0, 0.0)
-        return steps * self._rows_per_step / seconds if seconds else 0.0
+        step_s, _ = self.step_s
+        return self._rows_per_step / step_s if step_s else 0.0
+
+    @property
+    def step_s(self) -> tuple[float, float]:
+        """Mean seconds of a step, and those of them that were spent waiting for rows."""
+        steps, seconds, waited = (self._steps, self._seconds, self._waited) if self._steps else self._first or (0, 0, 0)
+        return (seconds / steps, waited / steps) if steps else (0.0, 0.0)
 
 
 def _add(sums: tuple[float, ...], per_step: np.ndarray, first: int) -> tuple[float, ...]:

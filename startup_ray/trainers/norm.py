@@ -25,11 +25,15 @@ def synchronise(model: Any, sync: Sync) -> None:
     Raises:
         UsageError: a layer with `renorm`, whose further statistics would be a worker's own.
     """
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            if layer.renorm:
-                raise UsageError(f"layer {layer.name!r}: renorm is not supported", hint="build it with renorm=False")
-            layer._moments = _moments_of(layer, sync)
+    for layer in batch_norms(model):
+        if layer.renorm:
+            raise UsageError(f"layer {layer.name!r}: renorm is not supported", hint="build it with renorm=False")
+        layer._moments = _moments_of(layer, sync)
+
+
+def batch_norms(model: Any) -> list[Any]:
+    """All BatchNormalization layers, nested ones too."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _moments_of(layer: Any, sync: Sync) -> Callable[[Any, Any], tuple[Any, Any]]:

@@ -8,12 +8,10 @@ waits for one that has left.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,47 +23,13 @@ from startup_ray.job import TrainingOptions
 from startup_ray.lease import Fence
 from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
 from startup_ray.storage import Folder
-from startup_ray.trainers import checkpoint
+from startup_ray.trainers import checkpoint, tensorboard
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.loop import Plan, Position, Speed
+from startup_ray.trainers.messages import Emit, Note, TrainProgress
+from startup_ray.trainers.scaling import Step, advise, all_reduce_s
 from startup_ray.trainers.writer import Writer
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainProgress:
-    """What rank 0 tells while it trains, a few times a second at most."""
-
-    step: int
-    steps: int
-    epoch: int
-    """Epochs done."""
-    epochs: int
-    loss: float
-    """Mean training loss of the epoch so far."""
-    images_per_s: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    """The metrics line of an epoch that has just ended, else empty."""
-    pids: tuple[int, ...] = ()
-    """Process ids of the workers by rank, each on its own node."""
-
-    @property
-    def done(self) -> int:
-        return self.step
-
-    @property
-    def total(self) -> int:
-        return self.steps
-
-    @property
-    def text(self) -> str:
-        """One line for people."""
-        loss = f", loss {self.loss:.4f}" if math.isfinite(self.loss) else ""
-        return (
-            f"epoch {self.epoch}/{self.epochs}, step {self.step}/{self.steps}{loss}, {self.images_per_s:.0f} images/s"
-        )
-
-
-Emit = Callable[[TrainProgress], None]
 Validate = Callable[[], dict[str, float]]
 
 
@@ -93,15 +57,17 @@ class Recorder:
         self._sync = program.sync
         self._best, self._last = state.best, state.last
         self._lines: list[dict[str, Any]] = []
+        self._times: list[float] = []
         self._attempt = _next_attempt(folder) if self._sync.rank == 0 else 0
         self._pids = tuple(int(pid) for pid in self._sync.gather(np.array([os.getpid()]))[:, 0])
         self._speed = Speed(options.global_batch)
         self._emitted = 0.0
         self._epoch_began = time.perf_counter()
         self._longest_save_s = 0.0
+        self._step: Step | None = None
 
-    def on_chunk(self, position: Position, count: int, seconds: float) -> None:
-        self._speed.add(count, seconds)
+    def on_chunk(self, position: Position, count: int, seconds: float, waited: float) -> None:
+        self._speed.add(count, seconds, waited)
         now = time.perf_counter()
         if now - self._emitted >= 0.2:
             self._emitted = now
@@ -113,11 +79,15 @@ class Recorder:
             scores = self._validate()
         line = self._last = self._line(position, scores)
         self._lines.append(line)
+        self._times.append(time.time())
         is_best = is_better(line, self._best, self._options.monitor)
         if is_best:
             self._best = line
         self._write(lambda: self._metrics() | (self._best_model() if is_best else {}))
         self._tell(position, line)
+        if self._step is None and self._speed.is_warm:
+            self._step = self._measure()
+            self._say(Note(advise(self._step)))
 
     def on_save(self, position: Position) -> None:
         """See that all workers hold the same finite weights, then have a checkpoint written."""
@@ -153,8 +123,19 @@ class Recorder:
             "best_epoch": self._best.get("epoch", self._plan.epochs),
             "images_per_s": self._last["images_per_s"],
             "checkpoint_wait_s": round(self._longest_save_s, 3),
+            "step_s": _rounded(self._step),
             "weights_digest": self._program.weights_digest(),
         }
+
+    def _measure(self) -> Step:
+        total_s, input_s = self._speed.step_s
+        return Step(
+            workers=self._sync.world,
+            global_batch=self._options.global_batch,
+            total_s=total_s,
+            input_s=input_s,
+            all_reduce_s=all_reduce_s(self._sync, self._program.messages()),
+        )
 
     def _line(self, position: Position, scores: Mapping[str, float]) -> dict[str, Any]:
         loss, hits = position.sums
@@ -178,7 +159,10 @@ class Recorder:
 
     def _metrics(self) -> dict[str, bytes]:
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
-        return {f"{METRICS}/{self._attempt:04d}.jsonl": text.encode()}
+        return {
+            f"{METRICS}/{self._attempt:04d}.jsonl": text.encode(),
+            tensorboard.name_of(self._attempt): tensorboard.encode(self._lines, self._times),
+        }
 
     def _best_model(self) -> dict[str, bytes]:
         with self._program.averaged():
@@ -206,7 +190,7 @@ class Recorder:
 
     def _tell(self, position: Position, line: dict[str, float] | None = None) -> None:
         steps = (position.step - 1) % self._plan.steps_per_epoch + 1
-        self._emit(
+        self._say(
             TrainProgress(
                 step=position.step,
                 steps=self._plan.steps,
@@ -214,10 +198,23 @@ class Recorder:
                 epochs=self._plan.epochs,
                 loss=position.sums[0] / steps,
                 images_per_s=self._speed.images_per_s,
+                eta_s=(self._plan.steps - position.step) * self._speed.step_s[0],
                 metrics=line or {},
                 pids=self._pids,
             )
         )
+
+    def _say(self, item: TrainProgress | Note) -> None:
+        if self._sync.rank == 0:
+            self._emit(item)
+
+
+def _rounded(step: Step | None) -> dict[str, float]:
+    """Where the time of a step went; empty for an attempt that saw no whole epoch."""
+    if step is None:
+        return {}
+    parts = {"total": step.total_s, "input": step.input_s, "compute": step.compute_s, "all_reduce": step.all_reduce_s}
+    return {name: round(value, 6) for name, value in parts.items()}
 
 
 def _put_all(folder: Folder, fence: Fence, files: Mapping[str, bytes]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.feed import Feed, prefetch
 from startup_ray.trainers.loop import Hooks, Plan
-from startup_ray.trainers.recorder import Emit, Recorder, Validate
+from startup_ray.trainers.messages import DecodeProgress, Emit
+from startup_ray.trainers.recorder import Recorder, Validate
 from startup_ray.trainers.writer import Writer
 
 log = logging.getLogger("startup_ray")
@@ -49,7 +52,11 @@ def work(
         What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
-    train, val = open_split(task.dataset, "train"), open_split(task.dataset, "val")
+    # TensorFlow takes seconds to load: meanwhile the images are made ready.
+    loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
+    loading.start()
+    train, val = _rows(task, "train", emit), _rows(task, "val", emit)
+    loading.join()
     options = task.training
     feed = Feed(
         images=train.images,
@@ -87,6 +94,10 @@ def work(
             return recorder.finish()
     except StartupRayError as error:
         return error
+
+
+def _rows(task: Task, split: str, emit: Emit) -> Rows:
+    return open_split(task.dataset, split, lambda done, total: emit(DecodeProgress(split, done, total)))
 
 
 def _start(task: Task, val: Rows, rank: int, world: int, steps: int, meet: Callable[[], None]) -> tuple[Any, Validate]:

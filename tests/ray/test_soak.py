@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 from startup_ray.storage import Folder
-from startup_ray.trainers.recorder import TrainProgress
+from startup_ray.trainers.messages import TrainProgress
 from tests.ray.test_commands import JOB, Desk
 from tests.ray.test_training import LONG, dataset_in, fit, results
 

@@ -25,8 +25,7 @@ from startup_ray.progress import ignore
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
-from startup_ray.trainers.failures import Setback
-from startup_ray.trainers.recorder import TrainProgress
+from startup_ray.trainers.messages import DecodeProgress, Note, TrainProgress
 from startup_ray.trainers.worker import Task
 from tests.fakes import make_dataset, patterns
 from tests.s3 import s3_server
@@ -89,7 +88,7 @@ def fit(
             training=training,
             scaling=ScalingOptions(workers=workers, max_failures=max_failures),
             seed=7,
-            on_progress=on_progress,
+            on_progress=lambda item: on_progress(item) if isinstance(item, TrainProgress) else None,
             wait_s=wait_s,
         )
 
@@ -183,6 +182,10 @@ def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[st
     assert Path(document["model"]).is_file()
     assert json.loads(folder.read("classes.json")) == list(dataset.classes)
     assert {"last.keras", "model.keras", "LATEST"} <= set(folder.list())
+    assert folder.list("tensorboard") == ["events.out.tfevents.0000000001.startup-ray"]
+    assert document["step_s"]["total"] >= document["step_s"]["all_reduce"] > 0
+    assert 0 <= document["checkpoint_wait_s"] < 60
+    assert 0 < document["first_step_s"] < 120
     assert len(folder.list("checkpoints")) == LONG.keep
     assert "ray" not in folder.list()
     assert results(folder)[-1] | document["metrics"] == results(folder)[-1]
@@ -222,7 +225,7 @@ class Fails:
     def __init__(self, note: Path) -> None:
         self.note = note
 
-    def __call__(self, progress: TrainProgress | Setback) -> None:
+    def __call__(self, progress: TrainProgress | DecodeProgress | Note) -> None:
         if isinstance(progress, TrainProgress) and progress.step >= 9 and not self.note.exists():
             self.note.touch()
             raise ValueError("on this rank alone")

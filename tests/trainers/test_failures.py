@@ -10,7 +10,8 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from startup_ray.errors import ClusterError, RunHeldError
 from startup_ray.storage import Folder
-from startup_ray.trainers.failures import LIMITS_S, Setback, Watch, explain, limits
+from startup_ray.trainers.failures import LIMITS_S, Watch, explain, limits
+from startup_ray.trainers.messages import Note
 
 FOLDER = Folder("/runs/one")
 SILENT = (
@@ -61,11 +62,11 @@ def test_what_the_controller_met_is_of_the_cluster() -> None:
 
 
 def test_as_many_restarts_are_told_as_there_are() -> None:
-    heard: list[Setback] = []
+    heard: list[Note] = []
     watch = Watch(heard.append, max_failures=2)
     for _ in range(3):
         watch.after_exception(None, {0: RuntimeError("odd")})
-    assert [setback.text for setback in heard] == [
+    assert [note.text for note in heard] == [
         f"worker 0 failed: odd; going on from the last checkpoint (restart {n} of at most 2)" for n in (1, 2)
     ]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -99,9 +99,31 @@ def test_a_chunk_says_its_epoch() -> None:
 
 def test_speed_leaves_out_the_first_chunk_once_there_is_another() -> None:
     speed = Speed(rows_per_step=10)
-    assert speed.images_per_s == 0
-    speed.add(4, 8.0)
-    assert speed.images_per_s == 5
-    speed.add(4, 0.5)
-    speed.add(1, 0.5)
-    assert speed.images_per_s == 50
+    assert (speed.images_per_s, speed.step_s) == (0, (0, 0))
+    found = []
+    for chunk in ((4, 8.0, 4.0), (4, 0.5, 0.25), (1, 0.5, 0.0)):
+        speed.add(*chunk)
+        found.append((speed.images_per_s, speed.step_s))
+    assert found == [(5, (2, 1)), (80, (0.125, 0.0625)), (50, (0.2, 0.05))]
+
+
+def test_the_wait_for_rows_is_told_apart() -> None:
+    now = [0.0]
+    told: list[tuple[int, float, float]] = []
+
+    def batches() -> Iterator[tuple[Chunk, Any, Any]]:
+        for chunk in chunks(Plan(epochs=1, steps_per_epoch=4, steps_per_call=2, checkpoint_every_steps=9), 0):
+            now[0] += 1.0
+            yield chunk, None, None
+
+    def steps(*_: Any) -> np.ndarray:
+        now[0] += 0.5
+        return np.ones((2, 2))
+
+    hooks = Hooks(
+        on_chunk=lambda _, count, seconds, waited: told.append((count, seconds, waited)),
+        on_epoch=lambda _: None,
+        on_save=lambda _: None,
+    )
+    run(START, steps, batches(), hooks, clock=lambda: now[0])
+    assert told == [(2, 1.5, 1.0), (2, 1.5, 1.0)]

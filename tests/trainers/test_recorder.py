@@ -13,7 +13,6 @@ import pytest
 from startup_ray.errors import RunHeldError, StorageError, TrainingError
 from startup_ray.job import TrainingOptions
 from startup_ray.lease import hold
-from startup_ray.progress import ignore
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.checkpoint import State
@@ -72,6 +71,9 @@ class Program:
     def is_finite(self) -> bool:
         return self.finite
 
+    def messages(self) -> list[int]:
+        return [3]
+
     def arrays(self) -> list[np.ndarray]:
         return [np.ones(3, np.float32)]
 
@@ -89,7 +91,7 @@ def recorder(folder: Folder, program: Program) -> Iterator[Recorder]:
             validate=dict,
             state=State(arrays=[]),
             writer=writer,
-            emit=ignore,
+            emit=lambda _: None,
         )
 
 
