@@ -81,7 +81,7 @@ def train_model(
         dataset: what `ingest_images` returned.
         job: its `model`, `training`, `scaling`, `seed`, `name` and `storage` are used.
         fresh: begin a new run folder even if one is there.
-        on_progress: called with `trainers.launch.TrainProgress`.
+        on_progress: called with `TrainProgress` and `DecodeProgress` of `trainers.messages`, in a thread.
 
     Raises:
         UsageError: the data does not fit the job: fewer rows than a global batch, no labels.

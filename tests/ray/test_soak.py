@@ -103,4 +103,5 @@ def test_workers_killed_at_random_steps(
         assert results(folder) == results(Folder(str(tmp_path / "undisturbed")))
     with capsys.disabled():
         for name, seconds in (("noticed", noticed_s), ("first progress after", resumed_s)):
-            print(f"\n{len(seconds)} kills, {name}: median {median(seconds):.2f} s, longest {max(seconds):.2f} s")  # noqa: T201
+            text = ", ".join(f"{value:.2f}" for value in sorted(seconds))
+            print(f"\n{len(seconds)} kills, {name}: median {median(seconds):.2f} s of {text}")  # noqa: T201

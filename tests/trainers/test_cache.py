@@ -65,3 +65,12 @@ def test_a_shard_that_lost_rows_is_an_error(tmp_path: Path) -> None:
     dataset.splits["train"] += 1
     with pytest.raises(StorageError, match=r"7 images in the train split, dataset\.json counts 8"):
         open_split(dataset, "train")
+
+
+def test_progress_is_told_while_images_are_decoded_and_never_for_a_whole_cache(tmp_path: Path) -> None:
+    images, labels = patterns(1203)
+    dataset = make_dataset(Folder(str(tmp_path / "d")), images, labels, ["train"] * 1203, shards=2)
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        open_split(dataset, "train", lambda done, total: told.append((done, total)))
+    assert told == [(500, 1203), (1000, 1203), (1203, 1203)]
