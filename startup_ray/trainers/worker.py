@@ -52,26 +52,8 @@ def work(
         What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
-    # TensorFlow takes seconds to load: meanwhile the images are made ready.
-    loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
-    loading.start()
-    train, val = _rows(task, "train", emit), _rows(task, "val", emit)
-    loading.join()
-    options = task.training
-    feed = Feed(
-        images=train.images,
-        labels=train.labels,
-        global_batch=options.global_batch,
-        seed=task.seed,
-        rank=rank,
-        world=world,
-    )
-    plan = Plan(
-        epochs=options.epochs,
-        steps_per_epoch=feed.steps_per_epoch,
-        steps_per_call=options.steps_per_call,
-        checkpoint_every_steps=options.checkpoint_every_steps,
-    )
+    train, val = _images(task, emit)
+    feed, plan = _feed_and_plan(task, train, rank, world)
     program, validate = _start(task, val, rank, world, plan.steps, meet)
     steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, sums=2)
     try:  # from here on, errors of ours are met by all workers
@@ -80,7 +62,7 @@ def work(
             recorder = Recorder(
                 folder=task.folder,
                 fence=task.fence,
-                options=options,
+                options=task.training,
                 classes=task.dataset.classes,
                 plan=plan,
                 program=program,
@@ -96,8 +78,36 @@ def work(
         return error
 
 
+def _images(task: Task, emit: Emit) -> tuple[Rows, Rows]:
+    """Rows of train and val, made ready while TensorFlow, which takes seconds, is imported."""
+    loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
+    loading.start()
+    train, val = _rows(task, "train", emit), _rows(task, "val", emit)
+    loading.join()
+    return train, val
+
+
 def _rows(task: Task, split: str, emit: Emit) -> Rows:
     return open_split(task.dataset, split, lambda done, total: emit(DecodeProgress(split, done, total)))
+
+
+def _feed_and_plan(task: Task, train: Rows, rank: int, world: int) -> tuple[Feed, Plan]:
+    options = task.training
+    feed = Feed(
+        images=train.images,
+        labels=train.labels,
+        global_batch=options.global_batch,
+        seed=task.seed,
+        rank=rank,
+        world=world,
+    )
+    plan = Plan(
+        epochs=options.epochs,
+        steps_per_epoch=feed.steps_per_epoch,
+        steps_per_call=options.steps_per_call,
+        checkpoint_every_steps=options.checkpoint_every_steps,
+    )
+    return feed, plan
 
 
 def _start(task: Task, val: Rows, rank: int, world: int, steps: int, meet: Callable[[], None]) -> tuple[Any, Validate]:

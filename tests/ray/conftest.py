@@ -8,9 +8,13 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from startup_ray.dataset import Dataset
+from startup_ray.storage import Folder
+from tests.ray.training import LONG, dataset_in, fit
 from tests.s3 import KEYS
 
 NUM_CPUS = 4
@@ -41,3 +45,16 @@ def ray_session() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dataset:
+    """209 labelled rows to train on, and batches of validation for three workers, the last of them short."""
+    return dataset_in(Folder(str(tmp_path_factory.mktemp("dataset"))))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Folder]:
+    """The long run with two workers."""
+    folder = Folder(str(tmp_path_factory.mktemp("run")))
+    return fit(dataset, folder, training=LONG), folder

@@ -1,4 +1,4 @@
-"""The texts are those of Ray Train 2.60 and TensorFlow 2.21; real failures are in tests/ray/test_training.py."""
+"""The texts are those of Ray Train 2.60 and TensorFlow 2.21; real failures: tests/ray/test_training_failures.py."""
 
 from __future__ import annotations
 
