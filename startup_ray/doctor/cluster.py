@@ -42,14 +42,14 @@ def look_at_cluster(storage: str | None) -> Iterator[Check]:
     """All checks that need Ray."""
     folder, error = _probe(storage)
     answers = _ask_nodes(folder)
-    nodes = [node for node, _ in answers.values() if node is not None]
-    silent = [address for address, (node, _) in answers.items() if node is None]
+    nodes = [node for _, node, _ in answers if node is not None]
+    silent = [address for address, node, _ in answers if node is None]
     if silent:
         yield Check("nodes", FAIL, f"no answer within {NODE_S:.0f} s from {', '.join(silent)}", "see `ray status`")
     driver = describe([cache_root()])
     if nodes:
         yield judge_versions(driver, nodes)
-        yield judge_clocks({node.host: skew for node, skew in answers.values() if node is not None})
+        yield judge_clocks({node.host: skew for _, node, skew in answers if node is not None})
         yield judge_space(nodes)
         if storage is not None:
             yield judge_storage(storage, error, nodes)
@@ -75,25 +75,25 @@ def _probe(storage: str | None) -> tuple[Folder | None, str]:
     return folder, ""
 
 
-def _ask_nodes(folder: Folder | None) -> dict[str, tuple[Node | None, float]]:
-    """By address: what the node tells of itself, and how many seconds its clock is ahead."""
+def _ask_nodes(folder: Folder | None) -> list[tuple[str, Node | None, float]]:
+    """Per node its address, what it tells of itself, and how many seconds its clock is ahead."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    asked = {}
+    asked = []
     for node in alive:
         here: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         look = ray.remote(_look).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-        asked[node["NodeManagerAddress"]] = look.remote(folder, _PROBES)
+        asked.append((node["NodeManagerAddress"], look.remote(folder, _PROBES)))
     began, deadline = time.time(), time.monotonic() + NODE_S
-    answers: dict[str, tuple[Node | None, float]] = {}
-    for address, answer in asked.items():
+    answers: list[tuple[str, Node | None, float]] = []
+    for address, answer in asked:
         try:
             node = ray.get(answer, timeout=max(0.1, deadline - time.monotonic()))
         except (ray.exceptions.RayError, TimeoutError):
-            answers[address] = (None, 0.0)
+            answers.append((address, None, 0.0))
             continue
         # The node looked at its clock between these two moments: only what lies outside of them is skew.
         ended = time.time()
-        answers[address] = (node, max(node.now - ended, 0.0) + min(node.now - began, 0.0))
+        answers.append((address, node, max(node.now - ended, 0.0) + min(node.now - began, 0.0)))
     return answers
 
 
