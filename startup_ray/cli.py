@@ -120,7 +120,7 @@ def _add_tools(commands: Any) -> None:
     from startup_ray import verbs
 
     text = "see that versions, Ray, storage, disks, clocks, GPUs and workers are as they must be"
-    sub = commands.add_parser("doctor", help=text, description=text, parents=[_basic()], epilog=EXIT_CODES)
+    sub = commands.add_parser("doctor", help=text, description=text, parents=[_basic(), _of_job()], epilog=EXIT_CODES)
     verbs.add_doctor(sub)
     sub.set_defaults(run=verbs.doctor, verb="doctor")
     text = "list datasets, runs and sweeps with state, size and age, or delete some"
@@ -137,11 +137,16 @@ def _basic() -> _Parser:
     return basic
 
 
+def _of_job() -> _Parser:
+    of_job = _Parser(add_help=False)
+    of_job.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
+    of_job.add_argument("--address", metavar="ADDRESS", help="a running Ray (default: RAY_ADDRESS, or a local one)")
+    return of_job
+
+
 def _common() -> _Parser:
-    common = _Parser(add_help=False, parents=[_basic()])
-    common.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
+    common = _Parser(add_help=False, parents=[_basic(), _of_job()])
     common.add_argument("--dry-run", action="store_true", help="print the resolved job and what would be done")
-    common.add_argument("--address", metavar="ADDRESS", help="a running Ray (default: RAY_ADDRESS, or a local one)")
     common.add_argument("--fresh", action="store_true", help="start anew, in new folders")
     return common
 

@@ -1,8 +1,9 @@
 """What lies in a storage: datasets, runs and sweeps with state, size and age; and its safe deletion.
 
-    for entry in entries("runs"):
-        print(entry.kind, entry.name, entry.state, entry.bytes)
-    delete(entries)
+    found = entries("runs")
+    stopped = [entry for entry in found if entry.state == "stopped"]
+    for entry in delete(stopped, found):
+        print(entry.kind, entry.name, entry.bytes)
 
 Only folders that we have made count: other things in a storage are neither listed nor touched.
 """

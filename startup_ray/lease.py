@@ -97,18 +97,17 @@ def hold(folder: Folder, *, ttl_s: float = TTL_S, clock: Callable[[], float] = t
 def living_owner(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     """Who holds the folder's lease, in words; empty if nobody does."""
     _, record = _latest(folder)
-    is_held = float(record.get("expires", 0.0)) > clock() and not _owner(record).is_gone()
-    return _name(record) if is_held else ""
+    return _name(record) if _is_held(record, clock) else ""
 
 
 def _take(folder: Folder, ttl_s: float, clock: Callable[[], float]) -> Lease:
     number, record = _latest(folder)
-    expires = float(record.get("expires", 0.0))
-    if expires > clock() and not _owner(record).is_gone():
+    if _is_held(record, clock):
         raise RunHeldError(
             f"{_name(record)} is writing this folder",
             where=str(folder),
-            hint=f"wait for it, stop it, or use --fresh; a dead owner is forgotten in {expires - clock():.0f} s",
+            hint="wait for it, stop it, or use --fresh; a dead owner is forgotten in "
+            f"{_expires(record) - clock():.0f} s",
         )
     nonce = uuid.uuid4().hex
     me = Owner(host=_host(), pid=os.getpid(), started=_start_time(os.getpid()), user=_user(), nonce=nonce)
@@ -173,6 +172,14 @@ def _latest(folder: Folder) -> tuple[int, dict[str, Any]]:
 def _numbers(folder: Folder) -> list[int]:
     names = [name.removesuffix(".json") for name in folder.list(LEASE)]
     return [int(name) for name in names if name.isdigit()]
+
+
+def _is_held(record: dict[str, Any], clock: Callable[[], float]) -> bool:
+    return _expires(record) > clock() and not _owner(record).is_gone()
+
+
+def _expires(record: dict[str, Any]) -> float:
+    return float(record.get("expires", 0.0))
 
 
 def _owner(record: dict[str, Any]) -> Owner:

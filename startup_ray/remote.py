@@ -44,9 +44,31 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
             ray.wait([answer], timeout=KILL_S)
 
 
+def on_each_node(function: Callable[..., Any], *args: Any) -> list[tuple[str, Any]]:
+    """Call a function once on each living node: its address, and the answer to be got."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = []
+    for node in (node for node in ray.nodes() if node["Alive"]):
+        here: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        call: Any = ray.remote(_call).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
+        asked.append((str(node["NodeManagerAddress"]), call.remote(function, *args)))
+    return asked
+
+
+def last_line(error: BaseException) -> str:
+    """Where Ray's errors say what happened."""
+    return (str(error).strip() or type(error).__name__).rsplit("\n", 1)[-1].strip()
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
 class _Caller:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
+        return _call(function, *args)
 
 
 def pack_error(error: StartupRayError) -> bytes:
@@ -102,5 +124,6 @@ def told_as_ours(stage: str) -> Iterator[None]:
             inner = getattr(inner, "cause", None) or inner.__cause__
         if isinstance(inner, StartupRayError):
             raise inner from error
-        reason = str(error).strip().rsplit("\n", 1)[-1]
-        raise ClusterError(f"the {stage} stopped: {reason}", hint="run it again, it goes on where it was") from error
+        raise ClusterError(
+            f"the {stage} stopped: {last_line(error)}", hint="run it again, it goes on where it was"
+        ) from error

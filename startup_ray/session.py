@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from startup_ray.errors import ClusterError, StorageError
+from startup_ray.remote import on_each_node
 from startup_ray.storage import Folder
 
 CONNECT_S = 10.0
@@ -78,11 +79,17 @@ def _require_answer(address: str) -> None:
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        knock(f"{host}:{port}", CONNECT_S)
     except OSError as error:
         reason = error.strerror or str(error)
         hint = "check --address and RAY_ADDRESS, that the cluster is up, and that this host may reach it"
         raise ClusterError(f"no Ray answers here: {reason}", where=address, hint=hint) from error
+
+
+def knock(address: str, timeout_s: float) -> None:
+    """Open a connection to `host:port` and close it; OSError if nobody answers."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
 
 
 def require_storage(folder: Folder) -> None:
@@ -96,9 +103,8 @@ def require_storage(folder: Folder) -> None:
     probe = f".probe-{uuid.uuid4().hex}"
     folder.put_whole(probe, b"")
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        if len(nodes) > 1 and folder.is_local:
-            _see_from_each(nodes, folder, probe)
+        if folder.is_local and sum(node["Alive"] for node in ray.nodes()) > 1:
+            _see_from_each(folder, probe)
     finally:
         folder.delete(probe)
 
@@ -118,21 +124,10 @@ def require_lasting(storage: str) -> None:
         )
 
 
-def _see_from_each(nodes: list[dict[str, object]], folder: Folder, probe: str) -> None:
+def _see_from_each(folder: Folder, probe: str) -> None:
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    @ray.remote(num_cpus=0)
-    def sees() -> bool:
-        return folder.exists(probe)
-
-    placed = {
-        str(node["NodeManagerAddress"]): sees.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(str(node["NodeID"]), soft=False)
-        ).remote()
-        for node in nodes
-    }
-    blind = [address for address, answer in placed.items() if not ray.get(answer, timeout=60)]
+    blind = [address for address, answer in on_each_node(folder.exists, probe) if not ray.get(answer, timeout=60)]
     if blind:
         raise StorageError(
             f"node {blind[0]} does not see this folder",

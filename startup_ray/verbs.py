@@ -23,8 +23,6 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 def add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", nargs="?", help="a job file, whose storage is looked at")
     parser.add_argument("--storage", metavar="PLACE", help="a storage to look at")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a key of the job")
-    parser.add_argument("--address", metavar="ADDRESS", help="a running Ray (default: RAY_ADDRESS, or a local one)")
 
 
 def doctor(args: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.doctor.checks import (
     FAIL,
@@ -28,6 +27,8 @@ from startup_ray.doctor.checks import (
     judge_versions,
 )
 from startup_ray.errors import StorageError
+from startup_ray.remote import last_line, on_each_node
+from startup_ray.session import knock
 from startup_ray.storage import Folder, open_folder
 from startup_ray.trainers.backend import free_address, set_cluster, worker_environment
 from startup_ray.trainers.cache import cache_root
@@ -40,49 +41,46 @@ MEET_S = 90.0
 
 def look_at_cluster(storage: str | None) -> Iterator[Check]:
     """All checks that need Ray."""
-    folder, error = _probe(storage)
-    answers = _ask_nodes(folder)
+    probes = f".doctor-{uuid.uuid4().hex}"
+    folder, error = _probe(storage, probes)
+    try:
+        yield from _look_at_nodes(_ask_nodes(folder, probes), storage, error)
+        yield _gpus()
+        yield from _meet()
+    finally:
+        if folder is not None:
+            with suppress(StorageError):
+                folder.delete(probes)
+
+
+def _look_at_nodes(answers: list[tuple[str, Node | None, float]], storage: str | None, error: str) -> Iterator[Check]:
     nodes = [node for _, node, _ in answers if node is not None]
     silent = [address for address, node, _ in answers if node is None]
     if silent:
         yield Check("nodes", FAIL, f"no answer within {NODE_S:.0f} s from {', '.join(silent)}", "see `ray status`")
-    driver = describe([cache_root()])
     if nodes:
-        yield judge_versions(driver, nodes)
+        yield judge_versions(describe([]), nodes)
         yield judge_clocks({node.host: skew for _, node, skew in answers if node is not None})
         yield judge_space(nodes)
         if storage is not None:
             yield judge_storage(storage, error, nodes)
-    yield _gpus()
-    yield from _meet()
-    if folder is not None:
-        with suppress(StorageError):
-            folder.delete(_PROBES)
 
 
-_PROBES = f".doctor-{uuid.uuid4().hex}"
-
-
-def _probe(storage: str | None) -> tuple[Folder | None, str]:
+def _probe(storage: str | None, probes: str) -> tuple[Folder | None, str]:
     """The folder with a file in it that the nodes are to find; or why it cannot be written."""
     if storage is None:
         return None, ""
     try:
         folder = open_folder(storage)
-        folder.put_whole(f"{_PROBES}/driver", b"doctor")
+        folder.put_whole(f"{probes}/driver", b"doctor")
     except StorageError as error:
         return None, error.message
     return folder, ""
 
 
-def _ask_nodes(folder: Folder | None) -> list[tuple[str, Node | None, float]]:
+def _ask_nodes(folder: Folder | None, probes: str) -> list[tuple[str, Node | None, float]]:
     """Per node its address, what it tells of itself, and how many seconds its clock is ahead."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    asked = []
-    for node in alive:
-        here: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        look = ray.remote(_look).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-        asked.append((node["NodeManagerAddress"], look.remote(folder, _PROBES)))
+    asked = on_each_node(_look, folder, probes)
     began, deadline = time.time(), time.monotonic() + NODE_S
     answers: list[tuple[str, Node | None, float]] = []
     for address, answer in asked:
@@ -122,7 +120,7 @@ def _gpus() -> Check:
         ray.cancel(count, force=True)
         return Check("gpus", WARN, f"no GPU was free for {MEET_S:.0f} s", "look again when other work has ended")
     except ray.exceptions.RayError as error:
-        return judge_gpus(of_ray, 0, f": {_reason(error)}")
+        return judge_gpus(of_ray, 0, f": {last_line(error)}")
 
 
 def _count_gpus() -> int:
@@ -138,7 +136,7 @@ def _meet() -> Iterator[Check]:
         num_cpus=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": worker_environment(1)}
     )
     workers: list[Any] = [actor.remote() for _ in range(2)]
-    name, told = "ports", "workers reach each other"
+    name = "ports"
     try:
         places = _all([worker.listen.remote() for worker in workers], began)
         reached = _all([w.reach.remote(p) for w, p in zip(workers, reversed(places), strict=True)], began)
@@ -147,18 +145,19 @@ def _meet() -> Iterator[Check]:
             if problem:
                 yield Check(name, FAIL, f"{place} cannot be reached: {problem}", _OPEN_PORTS)
                 return
-        yield Check(name, OK, f"{told} ({hosts})")
-        name, told = "collective", "two workers add two numbers"
+        yield Check(name, OK, f"workers reach each other ({hosts})")
+        name = "collective"
         addresses = _all([worker.address.remote() for worker in workers], began)
         sums = _all([worker.add.remote(addresses, rank) for rank, worker in enumerate(workers)], began)
         if sums != [3.0, 3.0]:
             yield Check(name, FAIL, f"1 + 2 = {sums}", "please report this")
             return
-        yield Check(name, OK, f"{told} in {time.monotonic() - began:.0f} s, TensorFlow's start included")
+        seconds = time.monotonic() - began
+        yield Check(name, OK, f"two workers add two numbers in {seconds:.0f} s, TensorFlow's start included")
     except ray.exceptions.GetTimeoutError:
         yield Check(name, FAIL, f"no answer from two workers within {MEET_S:.0f} s", _OPEN_PORTS)
     except ray.exceptions.RayError as error:
-        yield Check(name, FAIL, _reason(error), "see the worker's log in Ray's session folder")
+        yield Check(name, FAIL, last_line(error), "see the worker's log in Ray's session folder")
     finally:
         for worker in workers:
             ray.kill(worker)
@@ -183,9 +182,8 @@ class _Worker:
 
     def reach(self, address: str) -> str:
         """Empty, or why it cannot be reached."""
-        host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            knock(address, 5.0)
         except OSError as error:
             return str(error)
         return ""
@@ -201,8 +199,3 @@ class _Worker:
         import tensorflow as tf
 
         return float(sync.sum(tf.constant([1.0 + rank]))[0])
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip()

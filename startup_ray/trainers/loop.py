@@ -142,6 +142,13 @@ def many_steps(step: Callable[[Any, Any, Any], Any], rows: int, image_shape: tup
     return tf.function(fold, input_signature=signature, autograph=False)
 
 
+def diverged(what: str) -> TrainingError:
+    return TrainingError(
+        f"training diverged: {what}",
+        hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
+    )
+
+
 class Speed:
     """How fast an attempt is, without its first chunk, in which TensorFlow builds the graph."""
 
@@ -178,10 +185,7 @@ def _add(sums: tuple[float, ...], per_step: np.ndarray, first: int) -> tuple[flo
     """Add one step after the other: a sum by halves, as numpy does it, would depend on where chunks are cut."""
     bad = np.flatnonzero(~np.isfinite(per_step).all(axis=1))
     if bad.size:
-        raise TrainingError(
-            f"training diverged: the loss of step {first + int(bad[0]) + 1} is not finite",
-            hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
-        )
+        raise diverged(f"the loss of step {first + int(bad[0]) + 1} is not finite")
     total = np.array(sums) if sums else np.zeros(per_step.shape[1])
     for row in per_step:
         total = total + row

@@ -25,12 +25,13 @@ from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, tensorboard
 from startup_ray.trainers.checkpoint import State
-from startup_ray.trainers.loop import Plan, Position, Speed
+from startup_ray.trainers.loop import Plan, Position, Speed, diverged
 from startup_ray.trainers.messages import Emit, Note, TrainProgress
 from startup_ray.trainers.scaling import Step, advise, all_reduce_s
 from startup_ray.trainers.writer import Writer
 
 Validate = Callable[[], dict[str, float]]
+Files = Callable[[], Mapping[str, bytes]]
 
 
 class Recorder:
@@ -83,7 +84,8 @@ class Recorder:
         is_best = is_better(line, self._best, self._options.monitor)
         if is_best:
             self._best = line
-        self._write(lambda: self._metrics() | (self._best_model() if is_best else {}))
+        metrics = partial(_metrics, self._attempt, tuple(self._lines), tuple(self._times))
+        self._write(lambda: self._best_model() if is_best else {}, metrics)
         self._tell(position, line)
         if self._step is None and self._speed.is_warm:
             self._step = self._measure()
@@ -99,10 +101,7 @@ class Recorder:
                 hint="please report this; the last good checkpoint is kept",
             )
         if not self._program.is_finite():
-            raise TrainingError(
-                f"training diverged: weights are not finite after step {position.step}",
-                hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
-            )
+            raise diverged(f"weights are not finite after step {position.step}")
         self._rank_0_alone(lambda: self._writer.put(self._checkpoint(position)))
         self._longest_save_s = max(self._longest_save_s, time.perf_counter() - began)
 
@@ -157,13 +156,6 @@ class Recorder:
         state = State(position=position, best=self._best, last=self._last, arrays=self._program.arrays())
         return partial(checkpoint.save, self._folder, self._fence, state, keep=self._options.keep)
 
-    def _metrics(self) -> dict[str, bytes]:
-        text = "".join(json.dumps(line) + "\n" for line in self._lines)
-        return {
-            f"{METRICS}/{self._attempt:04d}.jsonl": text.encode(),
-            tensorboard.name_of(self._attempt): tensorboard.encode(self._lines, self._times),
-        }
-
     def _best_model(self) -> dict[str, bytes]:
         with self._program.averaged():
             return self._model(BEST_MODEL)
@@ -174,9 +166,9 @@ class Recorder:
             self._program.model.save(path)
             return {CLASSES: self._classes, name: path.read_bytes()}
 
-    def _write(self, files: Callable[[], Mapping[str, bytes]]) -> None:
-        """Have files written in the background, their content as it is now."""
-        self._rank_0_alone(lambda: self._writer.put(partial(_put_all, self._folder, self._fence, files())))
+    def _write(self, files: Files, more: Files = dict) -> None:
+        """Have files written in the background: `more`, made there, and then `files`, whose content is that of now."""
+        self._rank_0_alone(lambda: self._writer.put(partial(_put_all, self._folder, self._fence, files(), more)))
 
     def _rank_0_alone(self, act: Callable[[], None]) -> None:
         error: StartupRayError | None = None
@@ -217,10 +209,18 @@ def _rounded(step: Step | None) -> dict[str, float]:
     return {name: round(value, 6) for name, value in parts.items()}
 
 
-def _put_all(folder: Folder, fence: Fence, files: Mapping[str, bytes]) -> None:
+def _put_all(folder: Folder, fence: Fence, files: Mapping[str, bytes], more: Files) -> None:
     fence.check()
-    for name, data in files.items():
+    for name, data in {**more(), **files}.items():
         folder.put_whole(name, data)
+
+
+def _metrics(attempt: int, lines: Sequence[Mapping[str, Any]], times: Sequence[float]) -> dict[str, bytes]:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    return {
+        f"{METRICS}/{attempt:04d}.jsonl": text.encode(),
+        tensorboard.name_of(attempt): tensorboard.encode(lines, times),
+    }
 
 
 def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) -> bool:

@@ -21,6 +21,7 @@ from startup_ray.trainers.messages import DecodeProgress, Note, TrainProgress
 from startup_ray.trainers.worker import Task
 from tests.ray.training import (
     LONG,
+    MARKS,
     MODEL,
     STEPS,
     TRAINING,
@@ -32,11 +33,7 @@ from tests.ray.training import (
 )
 from tests.s3 import s3_server
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_session"),
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore:.* is deprecated:Warning:ray.data.context"),  # by its own making
-]
+pytestmark = MARKS
 
 
 def test_any_worker_count_equals_one_worker(dataset: Dataset, tmp_path: Path) -> None:

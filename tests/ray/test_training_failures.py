@@ -25,6 +25,7 @@ from startup_ray.trainers.messages import TrainProgress
 from tests.fakes import make_dataset, patterns
 from tests.ray.training import (
     LONG,
+    MARKS,
     MODEL,
     TRAINING,
     Killer,
@@ -33,11 +34,7 @@ from tests.ray.training import (
     is_gone,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("ray_session"),
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore:.* is deprecated:Warning:ray.data.context"),  # by its own making
-]
+pytestmark = MARKS
 
 
 def test_a_worker_that_always_dies_is_one_line(dataset: Dataset, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from startup_ray.dataset import Dataset
 from startup_ray.job import AugmentOptions, CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
@@ -18,6 +20,12 @@ from startup_ray.storage import Folder
 from startup_ray.trainers import launch
 from startup_ray.trainers.messages import TrainProgress
 from tests.fakes import make_dataset, patterns
+
+MARKS = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:.* is deprecated:Warning:ray.data.context"),  # by its own making
+]
 
 MODEL = CnnOptions(filters=(4,), dense=8, batch_norm=True, l2=1e-3)
 WITH_DROPOUT = MODEL.model_copy(update={"dropout": 0.3})
