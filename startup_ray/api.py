@@ -96,7 +96,7 @@ def train_model(
     from startup_ray.session import require_storage
     from startup_ray.trainers import launch
 
-    launch.preflight(dataset, model=job.model, training=job.training, scaling=job.scaling)
+    spec = launch.preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
     require_storage(folder)
     with hold(folder) as lease:
         describe(folder, job, dataset)
@@ -104,10 +104,8 @@ def train_model(
             dataset,
             folder,
             lease.fence,
-            model=job.model,
-            training=job.training,
+            spec=spec,
             scaling=job.scaling,
-            seed=job.seed,
             on_progress=on_progress,
         )
     return Run(folder, document)

@@ -5,40 +5,25 @@
     schema()                            # JSON schema, so that editors complete the file
 
 Everything wrong with a file is told at once, each with its line and the way out.
-Reading the text and telling the errors is `jobfile.py`; this module says what a job may hold.
+Reading the text and telling the errors is `jobfile.py`; this module and `options.py` say what a job may hold.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from startup_ray.errors import UsageError
-
-_SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-
-
-def _scaled(value: Any) -> Any:
-    """`20MB`, `50M`, `1.5 GiB` -> int; anything else is left for pydantic to judge."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().upper().removesuffix("B")
-    digits = text.rstrip("KMGI")
-    scale = _SUFFIXES.get(text[len(digits) :])
-    try:
-        return value if scale is None else int(float(digits) * scale)
-    except (ValueError, OverflowError):
-        return value
-
-
-Scaled = Annotated[PositiveInt, BeforeValidator(_scaled)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from startup_ray.options import ApplicationOptions as ApplicationOptions
+from startup_ray.options import AugmentOptions as AugmentOptions
+from startup_ray.options import CnnOptions as CnnOptions
+from startup_ray.options import ModelOptions as ModelOptions
+from startup_ray.options import PythonOptions as PythonOptions
+from startup_ray.options import ScalingOptions as ScalingOptions
+from startup_ray.options import TrainingOptions as TrainingOptions
+from startup_ray.section import Fraction, Scaled, Section
 
 
 class ImageOptions(Section):
@@ -106,51 +91,6 @@ class IngestOptions(Section):
     min_success: Fraction = Field(0.95, description="share of items that must end as ok or duplicate, or exit code 3")
 
 
-class CnnOptions(Section):
-    kind: Literal["cnn"] = Field("cnn", description="a convolutional classifier")
-    filters: tuple[PositiveInt, ...] = Field((32,), min_length=1, description="filters of each 3x3 convolution")
-    dense: PositiveInt = Field(128, description="units of the hidden dense layer")
-    batch_norm: bool = Field(False, description="batch normalisation of each convolution, over the global batch")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the hidden units left out in each training step")
-    l2: float = Field(0.0, ge=0, description="weight of the squared kernels in the loss")
-
-
-class AugmentOptions(Section):
-    flip: bool = Field(False, description="mirror left and right, half of the images")
-    shift: float = Field(0.0, ge=0, le=0.5, description="move by up to this share of height and width")
-    rotate_deg: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees, either way")
-    zoom: float = Field(0.0, ge=0, le=0.5, description="scale by up to this share, in or out")
-    contrast: float = Field(0.0, ge=0, le=0.9, description="scale the distance from the image's mean, up to this share")
-
-
-class TrainingOptions(Section):
-    epochs: PositiveInt = Field(30, description="passes over the training split")
-    global_batch: PositiveInt = Field(64, description="rows of one step, over all workers together")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam; the highest, where a schedule lowers it")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="of the learning rate; cosine falls to zero at the last step"
-    )
-    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from zero")
-    clip_norm: float | None = Field(None, gt=0, description="scale gradients down to this norm of all together")
-    ema: float | None = Field(
-        None, gt=0, lt=1, description="momentum of a moving average of the weights, which is judged and kept as best"
-    )
-    augment: AugmentOptions = Field(AugmentOptions(), description="random changes of the training images")
-    steps_per_call: PositiveInt = Field(16, description="steps inside one tf.function call; changes speed, no result")
-    checkpoint_every_steps: PositiveInt = Field(200, description="also at the end of each epoch")
-    keep: PositiveInt = Field(3, description="checkpoints to keep, the newest")
-    monitor: Literal["val/f1", "val/accuracy", "val/loss"] = Field(
-        "val/f1",
-        description="what makes model.keras the best; of equals the lower val/loss, without a val split the last",
-    )
-
-
-class ScalingOptions(Section):
-    workers: PositiveInt = Field(2, description="processes that train together, one replica each")
-    threads_per_worker: PositiveInt = Field(1, description="CPU threads of each worker; changes the last bits")
-    max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint before giving up")
-
-
 class EvaluationOptions(Section):
     average: Literal["macro", "micro", "weighted"] = Field(
         "macro", description="which precision, recall and f1 go by the plain names"
@@ -176,7 +116,7 @@ class Job(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="of initial weights, order and all other randomness")
     storage: str = Field("runs", min_length=1, description="a folder, or s3://... gs://... (pyarrow filesystems)")
     ingest: IngestOptions = Field(description="manifest -> dataset")
-    model: CnnOptions = Field(CnnOptions(), description="what is trained")
+    model: ModelOptions = Field(CnnOptions(), description="what is trained")
     training: TrainingOptions = Field(TrainingOptions(), description="how it is trained")
     scaling: ScalingOptions = Field(ScalingOptions(), description="on how much; changes no result beyond float error")
     evaluation: EvaluationOptions = Field(EvaluationOptions(), description="how it is judged")

@@ -17,8 +17,11 @@ from pydantic_core import ErrorDetails
 
 from startup_ray.errors import JobError
 from startup_ray.job import Job
+from startup_ray.options import KINDS, ApplicationOptions, CnnOptions, PythonOptions
 
 Loc = tuple[str, ...]
+
+_MODELS = dict(zip(KINDS, (CnnOptions, ApplicationOptions, PythonOptions), strict=True))
 
 
 def load_job(path: str | Path, set: Sequence[str] = ()) -> Job:  # noqa: A002 - the word users type
@@ -103,14 +106,18 @@ def _apply(values: dict[str, Any], override: str) -> dict[Loc, str]:
 
 
 def _explain(detail: ErrorDetails, places: Mapping[Loc, str], path: str) -> str:
-    loc = tuple(str(part) for part in detail["loc"])
+    found = tuple(str(part) for part in detail["loc"])
+    loc = _untagged(found)
     known = loc
     while known not in places:
         known = known[:-1]
     if detail["type"] == "extra_forbidden":
-        text = "unknown key" + _suggest(loc)
+        text = "unknown key" + _suggest(loc[-1], _keys(found[:-1]))
     elif detail["type"] == "missing":
         text = "missing"
+    elif detail["type"] == "kind":
+        loc, given = (*loc, "kind"), detail["input"].get("kind")
+        text = f"{detail['msg']}, not {given!r}"
     else:
         text = detail["msg"].removeprefix("Value error, ")
         text = text[0].lower() + text[1:]
@@ -118,9 +125,15 @@ def _explain(detail: ErrorDetails, places: Mapping[Loc, str], path: str) -> str:
     return f"{places.get(known, path)}: {'.'.join(loc)}: {text}"
 
 
-def _suggest(loc: Loc) -> str:
-    names = _keys(loc[:-1])
-    close = difflib.get_close_matches(loc[-1], names, 1)
+def _untagged(loc: Loc) -> Loc:
+    """A place without the names that pydantic gives to the members of a union."""
+    if loc[0] == "model":
+        return (*loc[:1], *loc[2:]) if loc[1:2] and loc[1] in KINDS else loc
+    return tuple(part for part in loc if part not in ("bool", "float", "str", "int") and "[" not in part)
+
+
+def _suggest(given: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(given, names, 1)
     return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(names)})"
 
 
@@ -128,5 +141,5 @@ def _keys(loc: Loc) -> list[str]:
     """Keys that the section at `loc` knows."""
     section: type[BaseModel] = Job
     for key in loc:
-        section = section.model_fields[key].annotation  # type: ignore[assignment]
+        section = _MODELS[key] if key in _MODELS else section.model_fields[key].annotation  # type: ignore[assignment]
     return list(section.model_fields)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
-from startup_ray.job import Job
+from startup_ray.job import Job, PythonOptions
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
 from startup_ray.session import require_lasting
 from startup_ray.storage import Folder
+from startup_ray.usercode import locate
 
 STAGES = ("ingest", "train", "evaluate", "report")
 State = Literal["finished", "resumes", "new", "waits"]
@@ -156,7 +157,8 @@ def _datasets(job: Job) -> runs.Series:
 
 
 def _runs(dataset: Dataset, job: Job) -> runs.Series:
-    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed)
+    code = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
+    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, code=code)
     return runs.run_series(job.storage, job.name, key)
 
 

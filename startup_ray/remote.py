@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ KILL_S = 10.0
 """How long to wait for the end of what is not wanted any more."""
 
 
-def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = False) -> Any:
+def run_task(
+    function: Callable[..., Any], *args: Any, stage: str, here: bool = False, env: Mapping[str, str] | None = None
+) -> Any:
     """Call a function in a process of its own, which is gone with its memory when this returns or raises.
 
     It is an actor with one call, because `ray.cancel` of a task that is about to end aborts the driver (Ray 2.60,
@@ -24,6 +26,7 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
     Args:
         stage: what stopped, if Ray gives up.
         here: on this node, whose files or loopback it needs.
+        env: variables of the environment that the process is born with.
 
     Raises:
         StartupRayError: as the function raised it.
@@ -35,7 +38,8 @@ def run_task(function: Callable[..., Any], *args: Any, stage: str, here: bool = 
     node = ray.get_runtime_context().get_node_id()
     placed: Any = NodeAffinitySchedulingStrategy(node, soft=False) if here else "DEFAULT"
     with told_as_ours(stage):
-        caller: Any = ray.remote(_Caller).options(num_cpus=0, scheduling_strategy=placed).remote()
+        born: Any = {"env_vars": dict(env)} if env else None
+        caller: Any = ray.remote(_Caller).options(num_cpus=0, scheduling_strategy=placed, runtime_env=born).remote()
         answer = caller.call.remote(function, *args)
         try:
             return ray.get(answer)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from startup_ray.errors import StorageError
-from startup_ray.job import CnnOptions, EvaluationOptions, ImageOptions, IngestOptions, TrainingOptions
+from startup_ray.job import EvaluationOptions, ImageOptions, IngestOptions, ModelOptions, TrainingOptions
 from startup_ray.storage import Folder, open_folder
 
 DATASET = "dataset.json"
@@ -51,12 +51,19 @@ def dataset_key(ingest: IngestOptions) -> str:
     return _key(location_of(ingest.manifest), _plain(ingest.image), _plain(ingest.split))
 
 
-def run_key(digest: str, image: ImageOptions, model: CnnOptions, training: TrainingOptions, seed: int) -> str:
+def run_key(
+    digest: str, image: ImageOptions, model: ModelOptions, training: TrainingOptions, seed: int, *, code: str = ""
+) -> str:
     """8 hex digits from what decides the weights: not scaling, evaluation or storage.
 
-    A dataset's digest names the fetched bodies, so what they are made into counts beside it.
+    A dataset's digest names the fetched bodies, so what they are made into counts beside it. Options that are as they
+    are by default do not count, so that a new one changes no key.
+
+    Args:
+        code: a digest of the source of the user's own model.
     """
-    return _key(digest, _plain(image), _plain(model), _plain(training), seed)
+    parts = [digest, _plain(image), {"kind": model.kind, **_changed(model)}, _changed(training), seed]
+    return _key(*parts, *([code] if code else []))
 
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
@@ -148,6 +155,10 @@ def read_history(folder: Folder) -> list[dict[str, Any]]:
 
 def _plain(section: Any) -> Any:
     return section.model_dump(mode="json")
+
+
+def _changed(section: Any) -> Any:
+    return section.model_dump(mode="json", exclude_defaults=True)
 
 
 def _key(*parts: Any) -> str:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from startup_ray.errors import JobError
-from startup_ray.job import Job, schema
+from startup_ray.job import CnnOptions, Job, schema
 from startup_ray.jobfile import load_job, parse_job
 
 SMALL = "name: x\ningest:\n  manifest: m.json\n"
@@ -36,7 +36,10 @@ def test_all_errors_of_a_file_are_told_at_once_with_their_lines() -> None:
         ("- a\n", "jobs/x.yaml: a job file is a mapping of sections"),
         ("", "jobs/x.yaml: a job file is a mapping of sections"),
         (SMALL + "seed: 1\nseed: 2\n", "jobs/x.yaml:5: seed: this key stands twice"),
-        (SMALL + "model: {kind: gan}\n", "jobs/x.yaml:4: model.kind: input should be 'cnn', not 'gan'"),
+        (
+            SMALL + "model: {kind: gan}\n",
+            "jobs/x.yaml:4: model.kind: kind should be one of cnn, application, python, not 'gan'",
+        ),
         (SMALL + "zzz: 1\n", "jobs/x.yaml:4: zzz: unknown key (known: name, seed,"),
         ("name: ../x\ningest: {manifest: m}\n", "jobs/x.yaml:1: name: string should match pattern"),
         (SMALL + "  split: {val: 0.5, test: 0.5}\n", "val + test must be below 1"),
@@ -69,7 +72,7 @@ def test_overrides_are_yaml_and_later_ones_win() -> None:
     assert job.training.learning_rate == 3e-4
     assert job.ingest.fetch.max_bytes == 20_000_000
     assert job.seed == 2
-    assert job.model.filters == (8, 16)
+    assert job.model == CnnOptions(filters=(8, 16))
 
 
 @pytest.mark.parametrize(("text", "value"), [("50M", 50_000_000), ("20MiB", 20 * 2**20), ("1.5k", 1500), ("7", 7)])

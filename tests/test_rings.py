@@ -14,7 +14,23 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "startup_ray"
 
 RINGS: dict[str, int] = {
-    **dict.fromkeys(["errors", "job", "jobfile", "storage", "lease", "runs", "provenance", "progress", "inventory"], 0),
+    **dict.fromkeys(
+        [
+            "errors",
+            "section",
+            "options",
+            "job",
+            "jobfile",
+            "usercode",
+            "storage",
+            "lease",
+            "runs",
+            "provenance",
+            "progress",
+            "inventory",
+        ],
+        0,
+    ),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
     **dict.fromkeys(
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
@@ -27,7 +43,9 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["trainers.writer", "trainers.messages", "trainers.recorder", "trainers.scaling", "trainers.tensorboard"], 1
     ),
-    **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer"], 1),
+    **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer", "trainers.neighbours"], 1),
+    **dict.fromkeys(["trainers.program", "trainers.objective", "trainers.contract", "trainers.validation"], 1),
+    **dict.fromkeys(["trainers.applications", "trainers.warm"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),

@@ -194,8 +194,8 @@ class _Worker:
     def add(self, addresses: list[str], rank: int) -> float:
         from startup_ray.trainers.sync import connect
 
-        set_cluster(addresses, rank)
-        sync = connect(world=len(addresses), rank=rank, timeout_s=MEET_S)
+        set_cluster(addresses, rank, "ring")  # what workers on several hosts need
+        sync = connect(world=len(addresses), rank=rank, transport="ring", timeout_s=MEET_S)
         import tensorflow as tf
 
         return float(sync.sum(tf.constant([1.0 + rank]))[0])

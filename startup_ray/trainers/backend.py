@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,17 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
+TRANSPORT = "STARTUP_RAY_TRANSPORT"
+"""Name in the environment of a worker: what `sync.connect` is to use."""
+
 
 @dataclass
 class KerasConfig(BackendConfig):
-    """Tell each worker the addresses of all, as TF_CONFIG."""
+    """Tell each worker how to reach all."""
+
+    transport: str = "auto"
+    """auto, memory, ring or nccl."""
+    gpus_per_worker: float = 0.0
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -27,15 +35,22 @@ class KerasConfig(BackendConfig):
 
 
 class KerasBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Runs in Ray Train's controller, once for each attempt, so addresses are always fresh."""
-        addresses = worker_group.execute(free_address)
-        ray.get(
-            [worker_group.execute_single_async(rank, set_cluster, addresses, rank) for rank in range(len(worker_group))]
+        assert isinstance(backend_config, KerasConfig)
+        places = worker_group.execute(place)
+        transport = choose_transport(
+            backend_config.transport, [node for node, _ in places], backend_config.gpus_per_worker
         )
+        addresses = [address for _, address in places]
+        calls = [
+            worker_group.execute_single_async(rank, set_cluster, addresses, rank, transport)
+            for rank in range(len(worker_group))
+        ]
+        ray.get(calls)
 
 
-def worker_environment(threads: int) -> dict[str, str]:
+def worker_environment(threads: int, gpus: float = 0.0) -> dict[str, str]:
     """Environment that a worker process must be born with.
 
     A process environment of its own also keeps Ray from reusing a process that has TensorFlow loaded already,
@@ -45,8 +60,26 @@ def worker_environment(threads: int) -> dict[str, str]:
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": str(threads),
-        "CUDA_VISIBLE_DEVICES": "-1",
+        **({} if gpus else {"CUDA_VISIBLE_DEVICES": "-1"}),  # with GPUs Ray sets it, to those of the worker
     }
+
+
+def choose_transport(wanted: str, nodes: Sequence[str], gpus_per_worker: float) -> str:
+    """What workers on these nodes use, as `sync.connect` takes it.
+
+    NCCL wants a GPU per worker; workers that share one, or have none, use the memory of their host, or TensorFlow's
+    ring if they are on several. A wish for memory that several hosts cannot fulfil is a ring.
+    """
+    is_one_host = len(set(nodes)) == 1
+    if wanted == "nccl" or (wanted == "auto" and gpus_per_worker >= 1):
+        return "nccl"
+    # A name that nobody else can know or meet.
+    return f"memory:{secrets.token_hex(16)}" if is_one_host and wanted != "ring" else "ring"
+
+
+def place() -> tuple[str, str]:
+    """Node of this worker, and `free_address`."""
+    return ray.get_runtime_context().get_node_id(), free_address()
 
 
 def free_address() -> str:
@@ -59,10 +92,11 @@ def free_address() -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def set_cluster(addresses: Sequence[str], rank: int) -> None:
-    """Set TF_CONFIG of this process; a single worker needs none."""
-    os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    os.environ.pop("TF_CONFIG", None)
-    if len(addresses) > 1:
+def set_cluster(addresses: Sequence[str], rank: int, transport: str) -> None:
+    """Set TF_CONFIG of this process, if there are others that TensorFlow is to connect, and the transport."""
+    for name in ("TF_USE_LEGACY_KERAS", "TF_CONFIG"):
+        os.environ.pop(name, None)
+    os.environ[TRANSPORT] = transport
+    if len(addresses) > 1 and not transport.startswith("memory:"):
         cluster = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": rank}}
         os.environ["TF_CONFIG"] = json.dumps(cluster)

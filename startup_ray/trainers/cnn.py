@@ -1,8 +1,8 @@
 """The classifier program: state, one training step, one evaluation step. Both steps return sums that add up.
 
 A replica's loss is the sum over its rows divided by the *global* batch, so gradients of replicas are summed, not
-averaged, and slices of different length weigh what they should. Gradients and metric sums of a step travel in one
-packed vector. Whatever is random is a function of (seed, step), so that a step begun again is the same step.
+averaged, and slices of different length weigh what they should. Whatever is random is a function of (seed, step), so
+that a step begun again is the same step. Any Keras model with logits can be trained so, whoever has built it.
 """
 
 from __future__ import annotations
@@ -11,26 +11,22 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from startup_ray.errors import StorageError
-from startup_ray.job import AugmentOptions, CnnOptions, TrainingOptions
-from startup_ray.metrics import confusion_scores
+from startup_ray.job import AugmentOptions
 from startup_ray.trainers import augment
-from startup_ray.trainers.cache import Rows
-from startup_ray.trainers.feed import share
-from startup_ray.trainers.models import build_cnn
-from startup_ray.trainers.norm import batch_norms, synchronise
-from startup_ray.trainers.optimizer import make_optimizer
+from startup_ray.trainers.feed import places_of
+from startup_ray.trainers.norm import batch_norms
+from startup_ray.trainers.objective import Objective
 from startup_ray.trainers.sync import Sync
 
 LOSS_SCALE = 2**20
 """Evaluation losses are int64 in units of 1/LOSS_SCALE: integers add up the same in any order."""
-VALIDATION_ROWS = 256
-"""Rows of a validation batch. Constant, because logits differ in their last bits between batch sizes."""
 MAX_LOSS = 1e5
 """A row's loss counts at most this much in evaluation: 90 million such rows still fit 63 bits."""
 AUGMENTATION, DROPOUT = 0, 1
@@ -41,12 +37,23 @@ AUGMENTATION, DROPOUT = 0, 1
 class Classifier:
     model: Any
     optimizer: Any
+    objective: Objective
     sync: Sync
     global_batch: int
     """Rows of one step over all workers together, whatever slice of them `train_step` is handed."""
     num_classes: int
     augment: AugmentOptions
     seed: int
+    class_weights: tuple[float, ...] = ()
+    """Factor of a row's training loss by its class; empty: 1."""
+    accumulate: int = 1
+    """Parts of a step, of equal size; their gradients are added up."""
+    xla: bool = False
+
+    @property
+    def sums(self) -> int:
+        """Numbers that `train_step` returns."""
+        return 2 + self.objective.size
 
     def train_step(self, images: Any, labels: Any, step: Any) -> Any:
         """One step on this worker's share of the global batch.
@@ -57,35 +64,36 @@ class Classifier:
             step: int64 [], from 0 over the whole run.
 
         Returns:
-            float32 [2] over the global batch: mean cross-entropy, rows predicted right.
+            float32 [sums] of this worker's rows alone: loss as a share of the global batch's mean, rows predicted
+            right, states of the metrics. Whoever adds up steps adds up workers as well.
         """
         inputs = self._augmented(tf.cast(images, tf.float32), step)
-        self._seed_dropout(step)
-        weights = [variable.value for variable in self.model.trainable_variables]
-        with tf.GradientTape() as tape:
-            logits = self.model(inputs, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_sum(losses) / self.global_batch
-            # Each worker adds the share of a penalty that its rows are of the global batch: their sum is the whole.
-            penalties = [penalty * (inputs.shape[0] / self.global_batch) for penalty in self.model.losses]
-            total = tf.add_n([loss, *penalties])
-        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
-        hits = tf.reduce_sum(tf.cast(_predicted(logits) == labels, tf.float32))
-        *totals, sums = _sum_packed([*gradients, tf.stack([loss, hits])], self.sync)
+        if self.accumulate == 1:
+            gradients, sums = self._part(inputs, labels, step, 0)
+        else:
+            gradients, sums = self._parts(inputs, labels, step)
+        totals = self.sync.sum_all(gradients)
         self.optimizer.apply(totals, self.model.trainable_variables)
         return sums
 
     def eval_step(self, images: Any, labels: Any) -> Any:
-        """uint8 [b, H, W, C], int32 [b] -> int64 [classes**2 + 1]: confusion matrix by rows, then the loss.
+        """uint8 [b, H, W, C], int32 [b] -> int64 [classes**2 + 1 + n]: confusion matrix by rows, loss, metrics' states.
 
-        A row of the matrix is a true class, a column a predicted one; the loss is in units of 1/LOSS_SCALE.
+        A row of the matrix is a true class, a column a predicted one; the rest is in units of 1/LOSS_SCALE.
         """
-        logits = self.model(tf.cast(images, tf.float32), training=False)
+        logits = self._logits(tf.cast(images, tf.float32), training=False)
         pairs = tf.math.confusion_matrix(labels, _predicted(logits), self.num_classes, dtype=tf.int64)
-        losses = tf.cast(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), tf.float64)
+        losses = tf.cast(self.objective.losses(labels, logits), tf.float64)
         losses = tf.where(losses < MAX_LOSS, losses, MAX_LOSS)  # NaN is not below anything
         fixed = tf.cast(tf.round(losses * LOSS_SCALE), tf.int64)
-        return tf.concat([tf.reshape(pairs, [-1]), tf.reduce_sum(fixed, keepdims=True)], 0)
+        states = tf.cast(tf.round(tf.cast(self.objective.states(labels, logits), tf.float64) * LOSS_SCALE), tf.int64)
+        return tf.concat([tf.reshape(pairs, [-1]), tf.reduce_sum(fixed, keepdims=True), states], 0)
+
+    def train_scores(self, sums: Sequence[float], steps: int) -> dict[str, float]:
+        """What `train_step` returned, added up over steps and workers -> `train/loss`, `train/accuracy` and metrics."""
+        loss, hits, *states = sums
+        named = {"loss": loss / steps, "accuracy": hits / (steps * self.global_batch), **self.objective.results(states)}
+        return {f"train/{name}": value for name, value in named.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -93,25 +101,36 @@ class Classifier:
 
         Statistics of BatchNormalization stay: they are averages already.
         """
-        if not self.optimizer.use_ema:
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # behind the scaling of losses
+        if not optimizer.use_ema:
             yield
             return
         weights = self.model.trainable_variables
         raw = [np.asarray(weight) for weight in weights]
         try:
             # Keras' public way, `finalize_variable_values`, is of no return: the raw weights would be lost.
-            for weight, average in zip(weights, self.optimizer._model_variables_moving_average, strict=True):
+            for weight, average in zip(weights, optimizer._model_variables_moving_average, strict=True):
                 weight.assign(average)
             yield
         finally:
             for weight, value in zip(weights, raw, strict=True):
                 weight.assign(value)
 
+    def compiles(self) -> str:
+        """Why XLA cannot compile a pass of this model; empty if it can. Some deterministic operations it has not."""
+        rows = len(places_of(self.global_batch, self.sync.rank, self.sync.world, self.accumulate)) // self.accumulate
+        images = tf.zeros([rows, *self.model.input_shape[1:]])
+        try:
+            self._compiled(images, tf.zeros([rows], tf.int32))
+        except tf.errors.OpError as error:
+            return str(error.message).split("\n", 1)[0]
+        return ""
+
     def messages(self) -> list[int]:
-        """Numbers in each all-reduce of a step: the packed gradients, and two for each BatchNormalization."""
-        packed = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables) + 2
-        norms = [3 * int(layer.moving_mean.shape[0]) for layer in batch_norms(self.model)]
-        return [packed, *norms, *norms]
+        """Numbers in each all-reduce of a step: the gradients, and two for each BatchNormalization."""
+        packed = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
+        norms = [3 * int(layer.moving_mean.shape[0]) for layer in batch_norms(self.model) if layer.trainable]
+        return [packed, *(2 * self.accumulate * norms)]
 
     def arrays(self) -> list[np.ndarray]:
         """All that training goes on from: variables of the model, then of the optimizer."""
@@ -140,77 +159,68 @@ class Classifier:
     def is_finite(self) -> bool:
         return all(bool(np.isfinite(weight).all()) for weight in self.model.weights)
 
+    def _parts(self, inputs: Any, labels: Any, step: Any) -> tuple[list[Any], Any]:
+        """`_part` of each part, one after the other so that one at a time is in memory, added up."""
+        rows = inputs.shape[0] // self.accumulate
+
+        def body(i: Any, totals: Any, sums: Any) -> Any:
+            here = slice(i * rows, (i + 1) * rows)
+            gradients, more = self._part(
+                tf.ensure_shape(inputs[here], [rows, *inputs.shape[1:]]), tf.ensure_shape(labels[here], [rows]), step, i
+            )
+            return i + 1, [total + new for total, new in zip(totals, gradients, strict=True)], sums + more
+
+        zeros = [tf.zeros(variable.shape, tf.float32) for variable in self.model.trainable_variables]
+        start = (tf.constant(0), zeros, tf.zeros([self.sums], tf.float32))
+        _, totals, sums = tf.while_loop(lambda i, *_: i < self.accumulate, body, start, parallel_iterations=1)
+        return totals, sums
+
+    def _part(self, inputs: Any, labels: Any, step: Any, part: Any) -> tuple[list[Any], Any]:
+        """Gradients of these rows' share of the loss, float32, and their sums as `train_step` returns them."""
+        self._seed_dropout(step, part)
+        gradients, sums = self._compiled(inputs, labels) if self.xla else self._gradients(inputs, labels)
+        return list(gradients), sums
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return tf.function(self._gradients, jit_compile=True, autograph=False)
+
+    def _gradients(self, inputs: Any, labels: Any) -> tuple[list[Any], Any]:
+        weights = [variable.value for variable in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            logits = self._logits(inputs, training=True)
+            losses = self.objective.losses(labels, logits)
+            if self.class_weights:
+                losses *= tf.gather(tf.constant(self.class_weights, tf.float32), labels)
+            loss = tf.reduce_sum(losses) / self.global_batch
+            # Each worker adds the share of a penalty that its rows are of the global batch: their sum is the whole.
+            share = inputs.shape[0] / self.global_batch
+            penalties = [tf.cast(penalty, tf.float32) * share for penalty in self.model.losses]
+            total = self.optimizer.scale_loss(tf.add_n([loss, *penalties]))
+        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        hits = tf.reduce_sum(tf.cast(_predicted(logits) == labels, tf.float32))
+        sums = tf.concat([tf.stack([loss, hits]), self.objective.states(labels, logits)], 0)
+        return [tf.cast(tf.convert_to_tensor(gradient), tf.float32) for gradient in gradients], sums
+
+    def _logits(self, images: Any, *, training: bool) -> Any:
+        return tf.cast(self.model(images, training=training), tf.float32)
+
     def _augmented(self, images: Any, step: Any) -> Any:
         if not augment.is_active(self.augment):
             return images
-        low, high = share(self.global_batch, self.sync.rank, self.sync.world)
         draws = augment.draws(_seed(self.seed, step, AUGMENTATION), self.global_batch)
-        return augment.augment(images, draws[low:high], self.augment)
+        places = places_of(self.global_batch, self.sync.rank, self.sync.world, self.accumulate)
+        return augment.augment(images, tf.gather(draws, places), self.augment)
 
-    def _seed_dropout(self, step: Any) -> None:
+    def _seed_dropout(self, step: Any, part: Any) -> None:
         """Set what Keras' layers draw from: never the same on two workers, or in two steps, or in two layers."""
         weights = {id(weight) for weight in self.model.weights}
         states = [variable for variable in self.model.variables if id(variable) not in weights]
         for index, state in enumerate(states):
-            state.assign(tf.cast(_seed(self.seed, step, DROPOUT, self.sync.rank, index), state.dtype))
+            state.assign(tf.cast(_seed(self.seed, step, DROPOUT, self.sync.rank, index, part), state.dtype))
 
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]
-
-
-def make_classifier(
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    model: CnnOptions,
-    training: TrainingOptions,
-    sync: Sync,
-    *,
-    seed: int,
-    steps: int,
-) -> Classifier:
-    """A classifier with the weights that Keras' seed gives, at the first of `steps` steps."""
-    network = build_cnn(image_shape, num_classes, model)
-    synchronise(network, sync)
-    optimizer = make_optimizer(training, steps)
-    optimizer.build(network.trainable_variables)
-    return Classifier(
-        model=network,
-        optimizer=optimizer,
-        sync=sync,
-        global_batch=training.global_batch,
-        num_classes=num_classes,
-        augment=training.augment,
-        seed=seed,
-    )
-
-
-class Validation:
-    """Exact metrics of the val split: batches are fixed ranges of id order, and what is summed are integers."""
-
-    def __init__(self, program: Classifier, rows: Rows, image_shape: tuple[int, int, int]) -> None:
-        self._sync = program.sync
-        self._classes = program.num_classes
-        self._rows = rows
-        self._labelled = np.flatnonzero(rows.labels >= 0)
-        signature = [tf.TensorSpec([None, *image_shape], tf.uint8), tf.TensorSpec([None], tf.int32)]
-        self._step = tf.function(program.eval_step, input_signature=signature, autograph=False)
-
-    def __call__(self) -> dict[str, float]:
-        """`val/loss`, `val/accuracy`, `val/f1` (macro); nothing without labelled rows."""
-        if not self._labelled.size:
-            return {}
-        total = np.zeros(self._classes**2 + 1, np.int64)
-        step = VALIDATION_ROWS * self._sync.world
-        for start in range(VALIDATION_ROWS * self._sync.rank, len(self._labelled), step):
-            places = self._labelled[start : start + VALIDATION_ROWS]
-            total += self._step(self._rows.images[places], self._rows.labels[places]).numpy()
-        total = np.asarray(self._sync.sum(tf.constant(total)))
-        scores = confusion_scores(total[:-1].reshape(self._classes, self._classes))
-        return {
-            "val/loss": int(total[-1]) / LOSS_SCALE / len(self._labelled),
-            "val/accuracy": float(scores["accuracy"]),
-            "val/f1": float(scores["f1_macro"]),
-        }
 
 
 def _seed(seed: int, *path: Any) -> Any:
@@ -223,10 +233,3 @@ def _seed(seed: int, *path: Any) -> Any:
 
 def _predicted(logits: Any) -> Any:
     return tf.argmax(logits, axis=-1, output_type=tf.int32)
-
-
-def _sum_packed(tensors: Sequence[Any], sync: Sync) -> list[Any]:
-    """Sum float tensors over the workers in one message: latency, not size, is what small nets pay for."""
-    packed = tf.concat([tf.reshape(tf.convert_to_tensor(tensor), [-1]) for tensor in tensors], 0)
-    parts = tf.split(sync.sum(packed), [tensor.shape.num_elements() for tensor in tensors])
-    return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -28,7 +28,11 @@ LIMITS_S = {
 """Ray Train's own are 2 s, 600 s, 60 s and for ever; what a user has set stays. The last is how long a worker waits
 for others that still decode images. A worker that cannot reach the others looks like one that hangs."""
 AGAIN = "run the same command again to go on from the last checkpoint; -v shows the whole error"
-_SILENT = re.compile(r"task:(\d+): The following tasks are unhealthy \(stopped sending heartbeats\)")
+_SILENT = re.compile(
+    r"task:(\d+): The following tasks are unhealthy \(stopped sending heartbeats\)"
+    r"|worker (\d+) does not answer any more"
+)
+"""What TensorFlow, and `neighbours.py`, say of another worker that hangs."""
 
 
 class Watch(UserCallback):
@@ -74,8 +78,8 @@ def _cause(failures: Mapping[int, Exception]) -> tuple[Any, str]:
     roots = {rank: _root(failure) for rank, failure in failures.items()}
     rank = min(roots, key=lambda rank: (not isinstance(roots[rank], ray.exceptions.RayError), rank))
     silent = _SILENT.search(str(roots[rank]))
-    if silent:  # TensorFlow's word on another worker
-        return roots[rank], f"worker {silent[1]} failed: it does not answer any more"
+    if silent:
+        return roots[rank], f"worker {silent[1] or silent[2]} failed: it does not answer any more"
     return roots[rank], f"worker {rank}{_place(failures[rank])} failed: {_what(roots[rank])}"
 
 

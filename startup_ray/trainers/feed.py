@@ -1,7 +1,8 @@
 """Which rows a step trains on, and how they get there before they are asked for.
 
 The order of an epoch is one permutation for the global batch, a function of (seed, epoch) alone: step s trains on
-rows s*B to (s+1)*B of it, and worker r of W takes r*B//W to (r+1)*B//W of those. No worker count changes it.
+rows s*B to (s+1)*B of it, and worker r of W takes r*B//W to (r+1)*B//W of those. No worker count changes it. Where a
+step is computed in parts, each part is shared out so, that a part too has the same rows at any number of workers.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ class Feed:
     seed: int
     rank: int
     world: int
+    parts: int = 1
+    """Of a step, one after the other; they divide the global batch."""
 
     @property
     def rows(self) -> int:
         """Rows of this worker in a step."""
-        low, high = share(self.global_batch, self.rank, self.world)
-        return high - low
+        return len(places_of(self.global_batch, self.rank, self.world, self.parts))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -44,20 +46,27 @@ class Feed:
     def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, np.ndarray, np.ndarray]]:
         """Each chunk with its images uint8 [count, rows, H, W, C] and labels int32 [count, rows]."""
         labelled = np.flatnonzero(self.labels >= 0)
-        low, high = share(self.global_batch, self.rank, self.world)
+        mine = places_of(self.global_batch, self.rank, self.world, self.parts)
         epoch, order = -1, labelled
         for chunk in chunks:
             if chunk.epoch != epoch:
                 epoch, order = chunk.epoch, labelled[epoch_order(self.seed, chunk.epoch, len(labelled))]
             first = chunk.first - chunk.epoch * self.steps_per_epoch
             wanted = order[first * self.global_batch : (first + chunk.count) * self.global_batch]
-            places = wanted.reshape(chunk.count, self.global_batch)[:, low:high]
+            places = wanted.reshape(chunk.count, self.global_batch)[:, mine]
             yield chunk, self.images[places], self.labels[places]
 
 
 def share(rows: int, rank: int, world: int) -> tuple[int, int]:
     """Where worker `rank` of `world` begins and ends in a batch: shares differ by one row at most."""
     return rank * rows // world, (rank + 1) * rows // world
+
+
+def places_of(global_batch: int, rank: int, world: int, parts: int = 1) -> np.ndarray:
+    """int64 [rows]: a worker's places in a global batch, part by part."""
+    size = global_batch // parts
+    low, high = share(size, rank, world)
+    return np.concatenate([np.arange(low, high) + part * size for part in range(parts)])
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:

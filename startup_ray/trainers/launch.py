@@ -1,7 +1,7 @@
 """Training on Ray Train: what must hold before it starts, the workers, and their result as our values.
 
-    document = train(dataset, folder, lease.fence, model=job.model, training=job.training,
-                     scaling=job.scaling, seed=job.seed, on_progress=print)
+    spec = preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
+    document = train(dataset, folder, lease.fence, spec=spec, scaling=job.scaling, on_progress=print)
 
 Run again on the same folder it goes on from the last checkpoint, which rank 0 has written. Ray Train starts the
 workers, watches them, and starts them again.
@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,12 +27,14 @@ from ray.train.collective import barrier
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.dataset import Dataset, read_split
 from startup_ray.errors import ClusterError, StartupRayError, UsageError
-from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.job import CnnOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
+from startup_ray.remote import run_task
 from startup_ray.runs import BEST_MODEL, EXIT, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
@@ -39,7 +42,9 @@ from startup_ray.trainers.backend import KerasConfig, worker_environment
 from startup_ray.trainers.failures import Watch, explain, limits
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.models import feature_shape
+from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
 from startup_ray.trainers.worker import Task, work
+from startup_ray.usercode import locate
 
 log = logging.getLogger("startup_ray")
 
@@ -47,6 +52,8 @@ RAY = "ray"
 """Ray Train's own files while it runs: it wants a place that all nodes see. What lasts is written by rank 0."""
 FREE_CPUS_S = 45.0
 """How long training waits for CPUs that other work holds."""
+RESIZE_S = 60.0
+"""How often a group of workers that may grow looks for room; growing costs a restart from the last checkpoint."""
 CONTROLLER_FAILURES = 3
 """Tries to get the workers started, a minute each; Ray's default is without limit."""
 
@@ -56,17 +63,16 @@ def train(
     folder: Folder,
     fence: Fence,
     *,
-    model: CnnOptions,
-    training: TrainingOptions,
+    spec: Spec,
     scaling: ScalingOptions,
-    seed: int,
     on_progress: Callable[[TrainProgress | DecodeProgress], None] = ignore,
     wait_s: float = FREE_CPUS_S,
 ) -> dict[str, Any]:
-    """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`; call `preflight` before it.
+    """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`.
 
     Args:
         fence: the right to write `folder`; checked before each commit.
+        spec: what `preflight` returned.
         on_progress: called in a thread of this process.
         wait_s: for CPUs that other work holds, before anything is started.
 
@@ -80,12 +86,12 @@ def train(
         TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
-    _await_cpus(scaling, wait_s)
+    _await_room(scaling, wait_s)
     began = time.monotonic()
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)
-    task = Task(dataset=dataset, folder=folder, fence=fence, model=model, training=training, scaling=scaling, seed=seed)
+    task = Task(dataset=dataset, folder=folder, fence=fence, spec=spec, scaling=scaling)
     first_step_s: list[float] = []
 
     def watch(item: TrainProgress | DecodeProgress) -> None:
@@ -103,9 +109,8 @@ def train(
     document = {
         "run": str(folder),
         "model": folder.path(BEST_MODEL),
-        "kind": model.kind,
+        "kind": spec.model.kind,
         "dataset_digest": dataset.digest,
-        "workers": scaling.workers,
         "resumed_from": found.position.step if found else None,
         "first_step_s": first_step_s[0] if first_step_s else None,
         **outcome,
@@ -115,57 +120,98 @@ def train(
     return document
 
 
-def preflight(dataset: Dataset, *, model: CnnOptions, training: TrainingOptions, scaling: ScalingOptions) -> None:
+def preflight(
+    dataset: Dataset, *, model: ModelOptions, training: TrainingOptions, scaling: ScalingOptions, seed: int
+) -> Spec:
     """See that data, options and cluster fit, before anything is started or written.
 
+    Returns:
+        What the workers make their program from.
+
     Raises:
-        UsageError: no labels, one class, images too small for the model, or not: labelled rows >= global_batch
-            >= workers.
-        ClusterError: more CPUs asked for than the cluster has.
+        UsageError: no labels, one class, images or options that do not fit the model, a model that does not keep the
+            contract, or not: labelled rows >= global_batch >= accumulate * workers.
+        ClusterError: more CPUs or GPUs asked for than the cluster has.
     """
-    feature_shape(dataset.image_shape, model)
-    _require_rows(dataset, training, scaling)
-    free = [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    wanted = scaling.workers * scaling.threads_per_worker
-    if sum(math.floor(cpus / scaling.threads_per_worker) for cpus in free) < scaling.workers:
+    rows = _require_rows(dataset, training, scaling)
+    _require_resources(scaling)
+    spec = Spec(
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        class_rows=rows,
+        model=model,
+        training=training,
+        seed=seed,
+        code=locate(model.build) if isinstance(model, PythonOptions) else None,
+    )
+    class_weights(training.class_weights, dataset.classes, rows)
+    if isinstance(model, CnnOptions):
+        feature_shape(dataset.image_shape, model)
+    if needs_examination(spec):
+        log.info("train: looking at the model")
+        note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
+        if note:
+            log.info("train: %s", note)
+    return spec
+
+
+def _require_resources(scaling: ScalingOptions) -> None:
+    wanted = _per_worker(scaling)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
+    if room < scaling.min_workers:
+        asked = " and ".join(f"{scaling.min_workers * each:g} {name}s" for name, each in wanted.items())
+        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in wanted)
+        each = ", ".join(f"{each:g} {name}" for name, each in wanted.items())
+        workers = f"{scaling.min_workers} workers of {each}"
         raise ClusterError(
-            f"training asks for {wanted} CPUs ({scaling.workers} workers of {scaling.threads_per_worker}), "
-            f"the cluster has {sum(free):g}" + (f" on {len(free)} nodes" if len(free) > 1 else ""),
-            hint="lower scaling.workers or scaling.threads_per_worker, or join a larger cluster with --address",
+            f"training asks for {asked} ({workers}), the cluster has {has}"
+            + (f" on {len(nodes)} nodes" if len(nodes) > 1 else ""),
+            hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
         )
 
 
-def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> None:
+def _per_worker(scaling: ScalingOptions) -> dict[str, float]:
+    gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
+    return {"CPU": float(scaling.threads_per_worker), **gpus}
+
+
+def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> tuple[int, ...]:
+    """Training rows of each class."""
     where, batch = str(dataset.folder), training.global_batch
     if len(dataset.classes) < 2:
         names = f"only the class {dataset.classes[0]!r}" if dataset.classes else "no labels"
         hint = "give the manifest's items a `label` each, of two classes at least"
         raise UsageError(f"the dataset has {names}: there is nothing to tell apart", where=where, hint=hint)
-    labels = read_split(dataset, "train", ["label"])["label"]
-    rows = len(labels) - labels.null_count
-    if rows < batch:
+    counts = Counter(read_split(dataset, "train", ["label"])["label"].to_pylist())
+    rows = tuple(counts[name] for name in dataset.classes)
+    if sum(rows) < batch:
         raise UsageError(
-            f"training.global_batch is {batch}, the train split has {rows} labelled rows",
+            f"training.global_batch is {batch}, the train split has {sum(rows)} labelled rows",
             where=where,
-            hint=f"set training.global_batch to {rows} or less, or ingest more images",
+            hint=f"set training.global_batch to {sum(rows)} or less, or ingest more images",
         )
-    if batch < scaling.workers:
+    workers, parts = scaling.max_workers, training.accumulate
+    if batch < workers * parts:
+        each = f"{workers} workers" + (f" in {parts} parts" if parts > 1 else "")
         raise UsageError(
-            f"training.global_batch is {batch}, too few for {scaling.workers} workers: each needs a row",
-            hint=f"set training.global_batch to {scaling.workers} or more, or lower scaling.workers",
+            f"training.global_batch is {batch}, too few for {each}: each needs a row",
+            hint=f"set training.global_batch to {workers * parts} or more, or lower scaling.workers",
         )
+    return rows
 
 
-def _await_cpus(scaling: ScalingOptions, wait_s: float) -> None:
-    wanted = scaling.workers * scaling.threads_per_worker
+def _await_room(scaling: ScalingOptions, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    while (free := float(ray.available_resources().get("CPU", 0))) < wanted:
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"training needs {wanted} CPUs, only {free:g} were free for {wait_s:.0f} s",
-                hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
-            )
-        time.sleep(0.2)
+    for name, each in _per_worker(scaling).items():
+        wanted = scaling.min_workers * each
+        while (free := float(ray.available_resources().get(name, 0))) < wanted - 1e-9:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"training needs {wanted:g} {name}s, only {free:g} were free for {wait_s:.0f} s",
+                    hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
+                )
+            time.sleep(0.2)
 
 
 def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
@@ -180,15 +226,18 @@ def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
             controller_failure_limit=CONTROLLER_FAILURES,
         ),
         callbacks=[Watch(emit, scaling.max_failures)],
-        worker_runtime_env={"env_vars": worker_environment(scaling.threads_per_worker)},
+        worker_runtime_env={"env_vars": worker_environment(scaling.threads_per_worker, scaling.gpus_per_worker)},
         logging_config=LoggingConfig(log_level="ERROR"),
     )
     trainer = DataParallelTrainer(
         _on_worker,
         train_loop_config={"task": task, "emit": emit},
-        backend_config=KerasConfig(),
+        backend_config=KerasConfig(transport=scaling.transport, gpus_per_worker=scaling.gpus_per_worker),
         scaling_config=ScalingConfig(
-            num_workers=scaling.workers, resources_per_worker={"CPU": scaling.threads_per_worker}
+            num_workers=scaling.workers,
+            use_gpu=bool(scaling.gpus_per_worker),
+            resources_per_worker=_per_worker(scaling),
+            elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=run_config,
     )
@@ -232,7 +281,8 @@ def _interruptible() -> Iterator[None]:
 @contextmanager
 def _listening(on_progress: Callable[[TrainProgress | DecodeProgress], None]) -> Iterator[Emit]:
     """A function for workers and the controller to call, wherever they run; what it is told arrives here."""
-    progress: Any = Queue(actor_options={"num_cpus": 0})
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
+    progress: Any = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     is_over = threading.Event()
 
     def listen() -> None:

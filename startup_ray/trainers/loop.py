@@ -21,14 +21,19 @@ from startup_ray.errors import TrainingError
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    epochs: int
+    steps: int
+    """Of the whole run; the last epoch may be a part of one."""
     steps_per_epoch: int
     steps_per_call: int
     checkpoint_every_steps: int
 
     @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+    def epochs(self) -> int:
+        return -(-self.steps // self.steps_per_epoch)
+
+    def steps_of(self, epoch: int) -> int:
+        """Steps of an epoch, counted from 0."""
+        return min((epoch + 1) * self.steps_per_epoch, self.steps) - epoch * self.steps_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +68,15 @@ class Hooks:
     on_epoch: Callable[[Position], None]
     """With the last position of the epoch, its sums complete and its number already counted."""
     on_save: Callable[[Position], None]
+    is_over: Callable[[Position], bool] = lambda _: False
+    """Asked before the first step and after each epoch, whether to stop before the plan ends."""
 
 
 def chunks(plan: Plan, step: int) -> Iterator[Chunk]:
     """All chunks from `step` to the end of the run."""
     while step < plan.steps:
         epoch = step // plan.steps_per_epoch
-        to_epoch = (epoch + 1) * plan.steps_per_epoch - step
+        to_epoch = epoch * plan.steps_per_epoch + plan.steps_of(epoch) - step
         to_save = plan.checkpoint_every_steps - step % plan.checkpoint_every_steps
         count = min(plan.steps_per_call, to_epoch, to_save)
         ends_epoch = count == to_epoch
@@ -85,7 +92,7 @@ def run(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Position:
-    """Train on `batches` from `position` to their end.
+    """Train on `batches` from `position` to their end, or until it is over.
 
     Args:
         steps: images [k, b, ...], labels [k, b], number of the first step -> float [k, sums], whose first sum is
@@ -95,6 +102,8 @@ def run(
     Raises:
         TrainingError: a loss is not finite; nothing of its chunk is saved.
     """
+    if hooks.is_over(position):
+        return position
     began = clock()
     for chunk, images, labels in batches:
         waited = clock() - began
@@ -111,15 +120,27 @@ def run(
             position = Position(step=position.step, epoch=position.epoch)
         if chunk.saves:
             hooks.on_save(position)
+        if chunk.ends_epoch and hooks.is_over(position):
+            break
         began = clock()  # so that waiting for the next batch counts, and the hooks do not
     return position
 
 
-def many_steps(step: Callable[[Any, Any, Any], Any], rows: int, image_shape: tuple[int, int, int], sums: int) -> Any:
+def many_steps(
+    step: Callable[[Any, Any, Any], Any],
+    rows: int,
+    image_shape: tuple[int, int, int],
+    sums: int,
+    add_up: Callable[[Any], Any] = lambda sums: sums,
+) -> Any:
     """Many steps in one `tf.function`: uint8 [k, rows, H, W, C], int32 [k, rows], int64 [] -> float32 [k, sums].
 
     The last argument is the number of the first step. k is free, so the graph is traced once: a chunk cut short costs
     no second trace.
+
+    Args:
+        step: images, labels, number -> float32 [sums] of this worker.
+        add_up: [k, sums] of this worker -> of all; once per call, so that it costs a step nothing.
     """
     import tensorflow as tf
 
@@ -132,7 +153,7 @@ def many_steps(step: Callable[[Any, Any, Any], Any], rows: int, image_shape: tup
 
         # One iteration at a time: a step reads the weights that the step before has written.
         _, results = tf.while_loop(lambda i, _: i < count, body, (0, results), parallel_iterations=1)
-        return results.stack()
+        return add_up(results.stack())
 
     signature = [
         tf.TensorSpec([None, rows, *image_shape], tf.uint8),

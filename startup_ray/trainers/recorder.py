@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from startup_ray.errors import StartupRayError, TrainingError
+from startup_ray.errors import TrainingError
 from startup_ray.job import TrainingOptions
 from startup_ray.lease import Fence
 from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
@@ -91,6 +91,14 @@ class Recorder:
             self._step = self._measure()
             self._say(Note(advise(self._step)))
 
+    def is_over(self, position: Position) -> bool:
+        """Whether the best epoch lies `early_stopping` epochs back; never without a val split."""
+        patience = self._options.early_stopping
+        over = patience is not None and bool(self._best) and position.epoch - self._best["epoch"] >= patience
+        if over and position.step < self._plan.steps:
+            self._say(Note(f"no better {self._options.monitor} for {patience} epochs: stopped after {position.epoch}"))
+        return over
+
     def on_save(self, position: Position) -> None:
         """See that all workers hold the same finite weights, then have a checkpoint written."""
         began = time.perf_counter()
@@ -102,24 +110,25 @@ class Recorder:
             )
         if not self._program.is_finite():
             raise diverged(f"weights are not finite after step {position.step}")
-        self._rank_0_alone(lambda: self._writer.put(self._checkpoint(position)))
+        self._sync.on_rank_0(lambda: self._writer.put(self._checkpoint(position)))
         self._longest_save_s = max(self._longest_save_s, time.perf_counter() - began)
 
     def finish(self) -> dict[str, Any]:
         """See all written, the last model too.
 
         Returns:
-            epochs, steps, metrics, best_epoch, images_per_s, weights_digest, and `checkpoint_wait_s`: the longest that
-            training has stood still for a checkpoint.
+            workers, epochs, steps, metrics, best_epoch, images_per_s, weights_digest, and `checkpoint_wait_s`: the
+            longest that training has stood still for a checkpoint.
         """
         self._write(lambda: self._model(LAST_MODEL) | ({} if self._best else self._best_model()))
-        self._rank_0_alone(self._writer.close)
+        self._sync.on_rank_0(self._writer.close)
         not_metrics = ("epoch", "step", "seconds", "images_per_s")
         return {
-            "epochs": self._plan.epochs,
-            "steps": self._plan.steps,
+            "workers": self._sync.world,
+            "epochs": self._last["epoch"],
+            "steps": self._last["step"],
             "metrics": {name: value for name, value in self._last.items() if name not in not_metrics},
-            "best_epoch": self._best.get("epoch", self._plan.epochs),
+            "best_epoch": self._best.get("epoch", self._last["epoch"]),
             "images_per_s": self._last["images_per_s"],
             "checkpoint_wait_s": round(self._longest_save_s, 3),
             "step_s": _rounded(self._step),
@@ -137,15 +146,12 @@ class Recorder:
         )
 
     def _line(self, position: Position, scores: Mapping[str, float]) -> dict[str, Any]:
-        loss, hits = position.sums
-        steps = self._plan.steps_per_epoch
         seconds = time.perf_counter() - self._epoch_began
         self._epoch_began = time.perf_counter()
         return {
             "epoch": position.epoch,
             "step": position.step,
-            "train/loss": loss / steps,
-            "train/accuracy": hits / (steps * self._options.global_batch),
+            **self._program.train_scores(position.sums, self._plan.steps_of(position.epoch - 1)),
             **scores,
             "images_per_s": round(self._speed.images_per_s, 1),
             "seconds": round(seconds, 3),
@@ -168,17 +174,7 @@ class Recorder:
 
     def _write(self, files: Files, more: Files = dict) -> None:
         """Have files written in the background: `more`, made there, and then `files`, whose content is that of now."""
-        self._rank_0_alone(lambda: self._writer.put(partial(_put_all, self._folder, self._fence, files(), more)))
-
-    def _rank_0_alone(self, act: Callable[[], None]) -> None:
-        error: StartupRayError | None = None
-        if self._sync.rank == 0:
-            try:
-                act()
-            except StartupRayError as found:
-                error = found
-        if self._sync.any(error is not None):
-            raise error or TrainingError("rank 0 could not write")
+        self._sync.on_rank_0(lambda: self._writer.put(partial(_put_all, self._folder, self._fence, files(), more)))
 
     def _tell(self, position: Position, line: dict[str, float] | None = None) -> None:
         steps = (position.step - 1) % self._plan.steps_per_epoch + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -11,16 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import StartupRayError
-from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.errors import ClusterError, StartupRayError
+from startup_ray.job import ScalingOptions
 from startup_ray.lease import Fence
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, loop
+from startup_ray.trainers.backend import TRANSPORT
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.feed import Feed, prefetch
 from startup_ray.trainers.loop import Hooks, Plan
-from startup_ray.trainers.messages import DecodeProgress, Emit
+from startup_ray.trainers.messages import DecodeProgress, Emit, Note
+from startup_ray.trainers.program import Spec, begin_with, make_program
 from startup_ray.trainers.recorder import Recorder, Validate
 from startup_ray.trainers.writer import Writer
 
@@ -34,10 +37,8 @@ class Task:
     dataset: Dataset
     folder: Folder
     fence: Fence
-    model: CnnOptions
-    training: TrainingOptions
+    spec: Spec
     scaling: ScalingOptions
-    seed: int
 
 
 def work(
@@ -54,24 +55,32 @@ def work(
     """
     train, val = _images(task, emit)
     feed, plan = _feed_and_plan(task, train, rank, world)
-    program, validate = _start(task, val, rank, world, plan.steps, meet)
-    steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, sums=2)
+    sync, gpu = _connect(task.scaling, rank, world, meet)
     try:  # from here on, errors of ours are met by all workers
-        state = _restore(task, program)
+        if sync.any(bool(task.scaling.gpus_per_worker) and not gpu):
+            raise _no_gpu()
+        program = make_program(task.spec, sync, gpu=gpu)
+        state = _restore(task, program, emit)
+        steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, program.sums, sync.sum)
         with Writer() as writer, closing(prefetch(feed.batches(loop.chunks(plan, state.position.step)))) as batches:
             recorder = Recorder(
                 folder=task.folder,
                 fence=task.fence,
-                options=task.training,
+                options=task.spec.training,
                 classes=task.dataset.classes,
                 plan=plan,
                 program=program,
-                validate=validate,
+                validate=_validation(program, val, task.dataset.image_shape),
                 state=state,
                 writer=writer,
                 emit=emit,
             )
-            hooks = Hooks(on_chunk=recorder.on_chunk, on_epoch=recorder.on_epoch, on_save=recorder.on_save)
+            hooks = Hooks(
+                on_chunk=recorder.on_chunk,
+                on_epoch=recorder.on_epoch,
+                on_save=recorder.on_save,
+                is_over=recorder.is_over,
+            )
             loop.run(state.position, steps, batches, hooks)
             return recorder.finish()
     except StartupRayError as error:
@@ -92,53 +101,89 @@ def _rows(task: Task, split: str, emit: Emit) -> Rows:
 
 
 def _feed_and_plan(task: Task, train: Rows, rank: int, world: int) -> tuple[Feed, Plan]:
-    options = task.training
+    options = task.spec.training
     feed = Feed(
         images=train.images,
         labels=train.labels,
         global_batch=options.global_batch,
-        seed=task.seed,
+        seed=task.spec.seed,
         rank=rank,
         world=world,
+        parts=options.accumulate,
     )
     plan = Plan(
-        epochs=options.epochs,
-        steps_per_epoch=feed.steps_per_epoch,
+        steps=task.spec.steps,
+        steps_per_epoch=task.spec.steps_per_epoch,
         steps_per_call=options.steps_per_call,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
     return feed, plan
 
 
-def _start(task: Task, val: Rows, rank: int, world: int, steps: int, meet: Callable[[], None]) -> tuple[Any, Validate]:
-    """TensorFlow with its threads and determinism set before its first operation, then program and validation."""
-    import keras
+def _connect(scaling: ScalingOptions, rank: int, world: int, meet: Callable[[], None]) -> tuple[Any, str]:
+    """TensorFlow with threads, devices and determinism set before its first operation; then the other workers.
+
+    Returns:
+        `Sync`, and the compute capability of the GPU; empty if there is none.
+    """
     import tensorflow as tf
 
-    from startup_ray.trainers.cnn import Validation, make_classifier
     from startup_ray.trainers.sync import connect
 
     # A job value and never the host's cores: 1, 2 and 4 threads give three different digests of the weights.
-    tf.config.threading.set_intra_op_parallelism_threads(task.scaling.threads_per_worker)
-    tf.config.threading.set_inter_op_parallelism_threads(task.scaling.threads_per_worker)
+    tf.config.threading.set_intra_op_parallelism_threads(scaling.threads_per_worker)
+    tf.config.threading.set_inter_op_parallelism_threads(scaling.threads_per_worker)
     tf.config.experimental.enable_op_determinism()
+    gpu = _set_gpu(scaling)
     # TensorFlow holds the GIL while it waits for the others, and a process that says nothing is taken for dead.
     meet()
-    sync = connect(world=world, rank=rank)
-    keras.utils.set_random_seed(task.seed)
-    dataset = task.dataset
-    program = make_classifier(
-        dataset.image_shape, len(dataset.classes), task.model, task.training, sync, seed=task.seed, steps=steps
+    return connect(world=world, rank=rank, transport=os.environ.get(TRANSPORT, ""), wire=scaling.wire), gpu
+
+
+def _set_gpu(scaling: ScalingOptions) -> str:
+    """Let TensorFlow take memory of this worker's GPU as it needs it; its compute capability, empty if it sees none."""
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    if not found:
+        return ""
+    if scaling.gpu_memory is None:
+        tf.config.experimental.set_memory_growth(found[0], True)
+    else:
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=scaling.gpu_memory // 2**20)
+        tf.config.set_logical_device_configuration(found[0], [limit])
+    major, minor = tf.config.experimental.get_device_details(found[0]).get("compute_capability", (0, 0))
+    return f"{major}.{minor}"
+
+
+def _no_gpu() -> ClusterError:
+    return ClusterError(
+        "a worker has been given a GPU by Ray, but TensorFlow sees none there, and would train on CPUs in silence",
+        hint="pip install 'startup_ray[gpu]' on every node, and see that the driver is new enough (`nvidia-smi`), or "
+        "set scaling.gpus_per_worker to 0",
     )
-    return program, Validation(program, val, dataset.image_shape)
 
 
-def _restore(task: Task, program: Any) -> State:
+def _validation(program: Any, val: Rows, image_shape: tuple[int, int, int]) -> Validate:
+    from startup_ray.trainers.validation import Validation
+
+    return Validation(program, val, image_shape)
+
+
+def _restore(task: Task, program: Any, emit: Emit) -> State:
     """The state that rank 0 found or began with, on every worker: one reader, so nobody can differ."""
     text, arrays = b"", b""
-    if program.sync.rank == 0:
+
+    def find() -> None:
+        nonlocal text, arrays
         found = checkpoint.newest(task.folder, note=log.warning)
+        if found is None:
+            note = begin_with(program.model, task.spec.training.init_from)
+            if note:
+                emit(Note(note))
         text, arrays = checkpoint.encode(found or State(arrays=program.arrays()))
+
+    program.sync.on_rank_0(find)
     state = checkpoint.decode(program.sync.broadcast(text), program.sync.broadcast(arrays))
     program.restore(state.arrays)
     return state

@@ -218,7 +218,7 @@ def test_malformed_answers(server: ImageServer, answer: bytes, status: str) -> N
 
 def test_what_nobody_foresaw_is_a_value_and_tells_nothing(server: ImageServer) -> None:
     class Broken(Guard):
-        def open_socket(self, info: tuple[Any, ...]) -> socket.socket:  # noqa: ARG002
+        def open_socket(self, info: tuple[Any, ...]) -> socket.socket:
             raise LookupError("http://e.com/?token=hunter2")
 
     (fetched,) = fetch(server.url("/image/1.png"), guard=Broken())

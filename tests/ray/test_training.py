@@ -130,15 +130,14 @@ def test_an_exception_in_one_rank_costs_no_bit(
     dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path
 ) -> None:
     folder, note = Folder(str(tmp_path / "run")), tmp_path / "note"
+    scaling = ScalingOptions(workers=2, max_failures=1)
     with hold(folder) as lease:
         task = Task(
             dataset=dataset,
             folder=folder,
             fence=lease.fence,
-            model=WITH_DROPOUT,
-            training=LONG,
-            scaling=ScalingOptions(workers=2, max_failures=1),
-            seed=7,
+            spec=launch.preflight(dataset, model=WITH_DROPOUT, training=LONG, scaling=scaling, seed=7),
+            scaling=scaling,
         )
         document = launch._fit(task, Fails(note))
     assert note.exists()

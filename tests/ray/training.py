@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from startup_ray.dataset import Dataset
-from startup_ray.job import AugmentOptions, CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.job import AugmentOptions, CnnOptions, ModelOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
 from startup_ray.progress import ignore
 from startup_ray.storage import Folder
@@ -57,22 +57,23 @@ def fit(
     dataset: Dataset,
     folder: Folder,
     *,
-    model: CnnOptions = WITH_DROPOUT,
+    model: ModelOptions = WITH_DROPOUT,
     training: TrainingOptions = TRAINING,
-    workers: int = 2,
+    workers: int | tuple[int, int] = 2,
     max_failures: int = 0,
     on_progress: Callable[[TrainProgress], None] = ignore,
     wait_s: float = launch.FREE_CPUS_S,
+    **options: Any,
 ) -> dict[str, Any]:
+    scaling = ScalingOptions(workers=workers, max_failures=max_failures, **options)
+    spec = launch.preflight(dataset, model=model, training=training, scaling=scaling, seed=7)
     with hold(folder) as lease:
         return launch.train(
             dataset,
             folder,
             lease.fence,
-            model=model,
-            training=training,
-            scaling=ScalingOptions(workers=workers, max_failures=max_failures),
-            seed=7,
+            spec=spec,
+            scaling=scaling,
             on_progress=lambda item: on_progress(item) if isinstance(item, TrainProgress) else None,
             wait_s=wait_s,
         )

@@ -21,7 +21,8 @@ def feed(rank: int = 0, world: int = 1, *, rows: int = 50, batch: int = 7) -> Fe
 
 def drawn(the_feed: Feed, *, k: int, start: int = 0) -> list[list[int]]:
     """Rows of each step."""
-    plan = Plan(epochs=2, steps_per_epoch=the_feed.steps_per_epoch, steps_per_call=k, checkpoint_every_steps=1000)
+    per_epoch = the_feed.steps_per_epoch
+    plan = Plan(steps=2 * per_epoch, steps_per_epoch=per_epoch, steps_per_call=k, checkpoint_every_steps=1000)
     return [step.ravel().tolist() for _, images, _ in the_feed.batches(chunks(plan, start)) for step in images]
 
 
@@ -56,7 +57,7 @@ def test_an_epoch_draws_labelled_rows_once_and_drops_its_tail() -> None:
 
 
 def test_labels_belong_to_their_images() -> None:
-    plan = Plan(epochs=1, steps_per_epoch=5, steps_per_call=2, checkpoint_every_steps=9)
+    plan = Plan(steps=5, steps_per_epoch=5, steps_per_call=2, checkpoint_every_steps=9)
     for chunk, images, labels in feed(1, 2).batches(chunks(plan, 0)):
         assert images.shape == (chunk.count, 4, 1, 1, 1)
         assert (labels == images[:, :, 0, 0, 0] % 3).all()

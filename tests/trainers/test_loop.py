@@ -15,7 +15,7 @@ Event = tuple[str, Position]
 
 
 def plan(*, epochs: int = 3, steps: int = 10, k: int = 4, save: int = 7) -> Plan:
-    return Plan(epochs=epochs, steps_per_epoch=steps, steps_per_call=k, checkpoint_every_steps=save)
+    return Plan(steps=epochs * steps, steps_per_epoch=steps, steps_per_call=k, checkpoint_every_steps=save)
 
 
 def play(
@@ -112,7 +112,7 @@ def test_the_wait_for_rows_is_told_apart() -> None:
     told: list[tuple[int, float, float]] = []
 
     def batches() -> Iterator[tuple[Chunk, Any, Any]]:
-        for chunk in chunks(Plan(epochs=1, steps_per_epoch=4, steps_per_call=2, checkpoint_every_steps=9), 0):
+        for chunk in chunks(Plan(steps=4, steps_per_epoch=4, steps_per_call=2, checkpoint_every_steps=9), 0):
             now[0] += 1.0
             yield chunk, None, None
 

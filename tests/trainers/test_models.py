@@ -32,10 +32,10 @@ def test_options_of_the_net_make_its_layers_and_its_losses() -> None:
     def layers(**options: Any) -> list[str]:
         return [type(layer).__name__ for layer in build_cnn((8, 8, 1), 3, CnnOptions(filters=(4,), **options)).layers]
 
-    plain = ["Rescaling", "Conv2D", "ReLU", "MaxPooling2D", "Flatten", "Dense", "Dense"]
+    plain = ["InputLayer", "Rescaling", "Conv2D", "ReLU", "MaxPooling2D", "Flatten", "Dense", "Dense"]
     assert layers() == plain
-    assert layers(batch_norm=True) == [*plain[:2], "BatchNormalization", *plain[2:]]
-    assert layers(dropout=0.5) == [*plain[:6], "Dropout", "Dense"]
+    assert layers(batch_norm=True) == [*plain[:3], "BatchNormalization", *plain[3:]]
+    assert layers(dropout=0.5) == [*plain[:7], "Dropout", "Dense"]
     model = build_cnn((8, 8, 1), 3, CnnOptions(filters=(4,), l2=0.5))
     kernels = [np.asarray(weight) for weight in model.trainable_variables if weight.name == "kernel"]
     assert len(kernels) == 3

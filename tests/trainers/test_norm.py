@@ -11,9 +11,9 @@ pytestmark = pytest.mark.ray
 
 
 def alone() -> Any:
-    from startup_ray.trainers.sync import Sync
+    from startup_ray.trainers.sync import alone as of_one
 
-    return Sync(rank=0, world=1, strategy=None, options=None)
+    return of_one()
 
 
 def normalised(*, own: bool, mask: np.ndarray | None = None) -> tuple[np.ndarray, list[np.ndarray]]:

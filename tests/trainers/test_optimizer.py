@@ -13,7 +13,7 @@ pytestmark = pytest.mark.ray
 def rate(steps: int = 100, **options: Any) -> Any:
     from startup_ray.trainers.optimizer import make_optimizer
 
-    optimizer = make_optimizer(TrainingOptions(learning_rate=0.5, **options), steps)
+    optimizer = make_optimizer(TrainingOptions(learning_rate=0.5, **options), steps=steps, steps_per_epoch=10)
     return lambda step: float(optimizer._learning_rate(step))
 
 
@@ -49,7 +49,7 @@ def test_clipping_is_of_all_gradients_together() -> None:
 
     from startup_ray.trainers.optimizer import make_optimizer
 
-    optimizer = make_optimizer(TrainingOptions(clip_norm=1.0), 10)
+    optimizer = make_optimizer(TrainingOptions(clip_norm=1.0), steps=10, steps_per_epoch=10)
     variables = [keras.Variable(np.zeros(1, np.float32)) for _ in range(2)]
     optimizer.build(variables)
     optimizer.apply([np.array([30], np.float32), np.array([40], np.float32)], variables)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,8 +54,8 @@ class Told:
     def all_equal(self, digest: str) -> bool:
         return self.others is None or digest == self.others
 
-    def any(self, flag: bool) -> bool:
-        return flag
+    def on_rank_0(self, act: Callable[[], None]) -> None:
+        act()
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def recorder(folder: Folder, program: Program) -> Iterator[Recorder]:
             fence=lease.fence,
             options=TrainingOptions(),
             classes=["a", "b"],
-            plan=Plan(epochs=1, steps_per_epoch=9, steps_per_call=1, checkpoint_every_steps=3),
+            plan=Plan(steps=9, steps_per_epoch=9, steps_per_call=1, checkpoint_every_steps=3),
             program=program,
             validate=dict,
             state=State(arrays=[]),
