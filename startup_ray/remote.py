@@ -15,7 +15,12 @@ KILL_S = 10.0
 
 
 def run_task(
-    function: Callable[..., Any], *args: Any, stage: str, here: bool = False, env: Mapping[str, str] | None = None
+    function: Callable[..., Any],
+    *args: Any,
+    stage: str,
+    here: bool = False,
+    env: Mapping[str, str] | None = None,
+    gpus: float = 0.0,
 ) -> Any:
     """Call a function in a process of its own, which is gone with its memory when this returns or raises.
 
@@ -27,6 +32,7 @@ def run_task(
         stage: what stopped, if Ray gives up.
         here: on this node, whose files or loopback it needs.
         env: variables of the environment that the process is born with.
+        gpus: that the process is given.
 
     Raises:
         StartupRayError: as the function raised it.
@@ -39,7 +45,8 @@ def run_task(
     placed: Any = NodeAffinitySchedulingStrategy(node, soft=False) if here else "DEFAULT"
     with told_as_ours(stage):
         born: Any = {"env_vars": dict(env)} if env else None
-        caller: Any = ray.remote(_Caller).options(num_cpus=0, scheduling_strategy=placed, runtime_env=born).remote()
+        actor: Any = ray.remote(_Caller).options(num_cpus=0, num_gpus=gpus)
+        caller: Any = actor.options(scheduling_strategy=placed, runtime_env=born).remote()
         answer = caller.call.remote(function, *args)
         try:
             return ray.get(answer)

@@ -43,7 +43,7 @@ from startup_ray.trainers.failures import Watch, explain, limits
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.models import feature_shape
 from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
-from startup_ray.trainers.worker import Task, work
+from startup_ray.trainers.worker import Task, require_gpu, work
 from startup_ray.usercode import locate
 
 log = logging.getLogger("startup_ray")
@@ -87,6 +87,8 @@ def train(
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
     _await_room(scaling, wait_s)
+    if scaling.gpus_per_worker:  # rather than after all restarts
+        run_task(require_gpu, stage="look at the GPUs", gpus=scaling.gpus_per_worker)
     began = time.monotonic()
     found = checkpoint.newest(folder, note=log.warning)
     if found:

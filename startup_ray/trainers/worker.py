@@ -57,8 +57,6 @@ def work(
     feed, plan = _feed_and_plan(task, train, rank, world)
     sync, gpu = _connect(task.scaling, rank, world, meet)
     try:  # from here on, errors of ours are met by all workers
-        if sync.any(bool(task.scaling.gpus_per_worker) and not gpu):
-            raise _no_gpu()
         program = make_program(task.spec, sync, gpu=gpu)
         state = _restore(task, program, emit)
         steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, program.sums, sync.sum)
@@ -135,6 +133,8 @@ def _connect(scaling: ScalingOptions, rank: int, world: int, meet: Callable[[], 
     tf.config.threading.set_inter_op_parallelism_threads(scaling.threads_per_worker)
     tf.config.experimental.enable_op_determinism()
     gpu = _set_gpu(scaling)
+    if scaling.gpus_per_worker:
+        require_gpu()
     # TensorFlow holds the GIL while it waits for the others, and a process that says nothing is taken for dead.
     meet()
     return connect(world=world, rank=rank, transport=os.environ.get(TRANSPORT, ""), wire=scaling.wire), gpu
@@ -156,12 +156,20 @@ def _set_gpu(scaling: ScalingOptions) -> str:
     return f"{major}.{minor}"
 
 
-def _no_gpu() -> ClusterError:
-    return ClusterError(
-        "a worker has been given a GPU by Ray, but TensorFlow sees none there, and would train on CPUs in silence",
-        hint="pip install 'startup_ray[gpu]' on every node, and see that the driver is new enough (`nvidia-smi`), or "
-        "set scaling.gpus_per_worker to 0",
-    )
+def require_gpu() -> None:
+    """See that TensorFlow has a GPU in this process, to which Ray has given one.
+
+    Raises:
+        ClusterError: it would train on CPUs in silence.
+    """
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        raise ClusterError(
+            "Ray has given a worker a GPU, but TensorFlow sees none there",
+            hint="pip install 'startup_ray[gpu]' on every node and see that its driver is new enough (`nvidia-smi`), "
+            "or set scaling.gpus_per_worker to 0",
+        )
 
 
 def _validation(program: Any, val: Rows, image_shape: tuple[int, int, int]) -> Validate:

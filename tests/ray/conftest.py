@@ -17,8 +17,8 @@ from startup_ray.storage import Folder
 from tests.ray.training import LONG, dataset_in, fit
 from tests.s3 import KEYS
 
-NUM_CPUS = 4
-"""Declared, not real: room for two workers beside Ray Data on a machine with two cores."""
+NUM_CPUS, NUM_GPUS = 4, 2
+"""Declared, not real: room for two workers beside Ray Data on a machine with two cores, and GPUs that are not there."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def ray_session() -> Iterator[None]:
     os.environ.update(
         HOME=folder, STARTUP_RAY_CACHE=f"{folder}/cache", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.25", **KEYS
     )
-    ray.init(num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    ray.init(num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

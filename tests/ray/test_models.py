@@ -21,7 +21,7 @@ SHORT = TrainingOptions(epochs=3, global_batch=35, checkpoint_every_steps=100)
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Dataset:
-    """RGB of the least size that MobileNetV2 takes."""
+    """RGB of the least size that MobileNet takes."""
     images, labels = patterns(120, size=32)
     colour = images[..., None].repeat(3, axis=-1)
     folder = Folder(str(tmp_path_factory.mktemp("larger")))
@@ -46,14 +46,12 @@ def test_a_users_own_model(dataset: Dataset, tmp_path: Path, build: str) -> None
 
 
 def test_an_application_begins_again_with_the_weights_of_another_run(larger: Dataset, tmp_path: Path) -> None:
-    model = ApplicationOptions(name="MobileNetV2", args={"alpha": 0.35})
+    model = ApplicationOptions(name="MobileNet", args={"alpha": 0.25})
     training = TrainingOptions(epochs=2, global_batch=20)
     first = Folder(str(tmp_path / "first"))
     document = fit(larger, first, model=model, training=training)
     assert document["kind"] == "application"
-    still = TrainingOptions(
-        epochs=1, global_batch=20, learning_rate=1e-30, init_from=str(first), freeze=("*BN*", "bn_*")
-    )
+    still = TrainingOptions(epochs=1, global_batch=20, learning_rate=1e-30, init_from=str(first), freeze=("*bn*",))
     second = Folder(str(tmp_path / "second"))
     fit(larger, second, model=model, training=still)
     assert results(second)[0]["val/loss"] == pytest.approx(
@@ -87,24 +85,26 @@ def test_tensorflows_ring_gives_the_same_bits_as_shared_memory(
     assert document["weights_digest"] == undisturbed[0]["weights_digest"]
 
 
-@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
-def test_sixteen_bits_on_the_wire_are_near_and_the_same_on_all(dataset: Dataset, tmp_path: Path, wire: str) -> None:
+def test_sixteen_bits_on_the_wire_are_near_and_the_same_on_all(dataset: Dataset, tmp_path: Path) -> None:
     """That all workers hold the same weights is compared at every checkpoint."""
-    exact, rounded = Folder(str(tmp_path / "exact")), Folder(str(tmp_path / "rounded"))
-    fit(dataset, exact, model=MODEL)
-    fit(dataset, rounded, model=MODEL, transport="ring", wire=wire)
-    assert results(rounded) != results(exact)
-    for line, other in zip(results(rounded), results(exact), strict=True):
-        assert line["train/loss"] == pytest.approx(other["train/loss"], rel=0.05)
+    folders = {wire: Folder(str(tmp_path / wire)) for wire in ("float32", "bfloat16", "float16")}
+    for wire, folder in folders.items():
+        fit(dataset, folder, model=MODEL, training=SHORT, transport="ring", wire=wire)
+    exact = results(folders.pop("float32"))
+    for folder in folders.values():
+        assert results(folder) != exact
+        for line, other in zip(results(folder), exact, strict=True):
+            assert line["train/loss"] == pytest.approx(other["train/loss"], rel=0.05)
 
 
 def test_it_stops_when_it_gets_no_better(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     still = TrainingOptions(epochs=9, global_batch=35, learning_rate=1e-30, early_stopping=2)
     folder = Folder(str(tmp_path))
-    document = fit(dataset, folder, training=still)
+    net = MODEL.model_copy(update={"batch_norm": False})  # whose moving statistics would make epochs differ
+    document = fit(dataset, folder, model=net, training=still)
     assert (document["epochs"], document["best_epoch"], len(results(folder))) == (3, 1, 3)
     assert "no better val/f1 for 2 epochs: stopped after 3" in caplog.text
-    assert fit(dataset, folder, training=still)["epochs"] == 3  # and not one more when it is begun again
+    assert fit(dataset, folder, model=net, training=still)["epochs"] == 3  # and not one more when it is begun again
 
 
 def test_steps_in_the_place_of_epochs(dataset: Dataset, tmp_path: Path) -> None:

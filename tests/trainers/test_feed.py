@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from startup_ray.trainers.feed import Feed, epoch_order, prefetch, share
+from startup_ray.trainers.feed import Feed, epoch_order, places_of, prefetch, share
 from startup_ray.trainers.loop import Plan, chunks
 
 
@@ -102,3 +102,11 @@ def test_prefetch_runs_ahead_by_depth_and_leaves_no_thread() -> None:
     ahead.close()
     assert len(made) == 5  # one taken, three ready, one in the thread's hand
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_parts_of_a_step_hold_the_same_rows_at_any_number_of_workers(world: int) -> None:
+    mine = [places_of(12, rank, world, 2) for rank in range(world)]
+    for part in range(2):
+        halves = [np.split(places, 2)[part] for places in mine]
+        assert np.concatenate(halves).tolist() == list(range(part * 6, part * 6 + 6))

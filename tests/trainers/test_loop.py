@@ -127,3 +127,28 @@ def test_the_wait_for_rows_is_told_apart() -> None:
     )
     run(START, steps, batches(), hooks, clock=lambda: now[0])
     assert told == [(2, 1.5, 1.0), (2, 1.5, 1.0)]
+
+
+def test_it_is_over_when_it_is_told_so_at_the_end_of_an_epoch_and_not_before() -> None:
+    saved: list[int] = []
+    hooks = Hooks(
+        on_chunk=lambda *_: None,
+        on_epoch=lambda _: None,
+        on_save=lambda position: saved.append(position.step),
+        is_over=lambda position: position.epoch >= 2,
+    )
+    the_plan = plan(epochs=5)
+
+    def batches(start: int) -> Iterator[tuple[Chunk, Any, Any]]:
+        return ((chunk, None, None) for chunk in chunks(the_plan, start))
+
+    end = run(START, lambda *_: np.ones((1, 2)), batches(0), hooks)
+    assert (end.step, end.epoch, saved[-1]) == (20, 2, 20)
+    assert run(end, lambda *_: np.ones((1, 2)), batches(20), hooks) == end
+
+
+def test_a_last_epoch_may_be_a_part_of_one() -> None:
+    short = Plan(steps=25, steps_per_epoch=10, steps_per_call=4, checkpoint_every_steps=100)
+    assert (short.epochs, [short.steps_of(epoch) for epoch in range(3)]) == (3, [10, 10, 5])
+    ends = [chunk.first + chunk.count for chunk in chunks(short, 0) if chunk.ends_epoch]
+    assert ends == [10, 20, 25]
