@@ -55,7 +55,7 @@ def take_weights(model: Any, other: Any) -> str:
 
 
 def _layers(model: Any) -> list[Any]:
-    """Layers that hold weights of their own, in the order in which they are used."""
+    """Layers that hold weights of their own and not those of layers inside them."""
     found = model._flatten_layers(include_self=False)
     return [layer for layer in found if not list(layer._flatten_layers(include_self=False))]
 

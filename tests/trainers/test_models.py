@@ -91,6 +91,7 @@ def test_an_application_that_cannot_be_built_is_told(options: dict[str, Any], to
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")  # Keras 3.15, of its own files
 def test_weights_of_a_local_file_are_taken(tmp_path: Path) -> None:
     import keras
 

@@ -54,4 +54,4 @@ def test_weights_of_a_model_without_a_layer_in_common_are_refused() -> None:
 
     with pytest.raises(UsageError, match="no layer has the name and shapes") as caught:
         take_weights(net(), net(names="xyz"))
-    assert "x, y, z" in caught.value.hint
+    assert all(name in caught.value.hint for name in "xyz")
