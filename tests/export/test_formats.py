@@ -11,7 +11,7 @@ from startup_ray.export.formats import find_formats
 from tests.fakes import Clock
 
 IMAGES = np.zeros((600, 2, 2, 1), np.float32)
-LOGITS = np.tile(np.float32([4.0, -8.0]), (600, 1))
+LOGITS = np.tile(np.array([4.0, -8.0], np.float32), (600, 1))
 
 
 def test_formats_by_name_each_once() -> None:
@@ -45,7 +45,7 @@ def test_the_difference_is_the_largest_in_any_batch() -> None:
 
 
 def test_another_class_is_told_however_small_the_difference() -> None:
-    even = np.tile(np.float32([1.0, 1.0 - 1e-6]), (600, 1))
+    even = np.tile(np.array([1.0, 1.0 - 1e-6], np.float32), (600, 1))
     found = compare(lambda images: even[: len(images), ::-1], IMAGES, even)
     assert not found.same_classes
     assert found.relative < 1e-5

@@ -79,6 +79,21 @@ def test_each_format_says_what_the_model_says(capsys: pytest.CaptureFixture[str]
     assert (place / "model.keras").read_bytes() == run.folder.read("model.keras")
 
 
+def test_the_documentation_loads_each(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:] if "startup_ray" not in part[:40]]
+    sr.export_model(run, out=str(tmp_path / "out"))
+    monkeypatch.chdir(tmp_path / "out")
+    found = []
+    for block in blocks:
+        names = {"images": patterns(5, seed=3)[0][..., None].astype(np.float32)}
+        exec(block, names)  # noqa: S102 - our own words
+        found.append(np.asarray(names["logits"]))
+    assert len(found) == 3
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    assert found[0] == pytest.approx(found[2], abs=1e-4)
+
+
 def test_people_get_a_table(capsys: pytest.CaptureFixture[str], run: Run, tmp_path: Path) -> None:
     assert main(["export", str(run.folder), "--to", "onnx, keras", "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
