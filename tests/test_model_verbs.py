@@ -54,6 +54,10 @@ def test_a_job_file_without_a_run(capsys: pytest.CaptureFixture[str], finished: 
         (["predict", "photos", "--set", "ingest.fetch.per_host=0"], "greater than 0"),
         (["predict", "photos", "--out", "labels.txt"], ".jsonl, .csv or .parquet"),
         (["predict", "photos", "--top", "0"], "at least one class"),
+        (["predict", "photos"], "no such file or folder"),
+        (["predict", "photos.json"], "cannot read the manifest"),
+        (["predict", "sample:letters"], "no such sample"),
+        (["predict", "list.json", "photos"], "a manifest stands alone"),
         (["predict"], "the following arguments are required"),
     ],
 )

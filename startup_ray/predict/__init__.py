@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from startup_ray.dataset import Dataset
 from startup_ray.ingest.chunks import IMAGES, LEDGER, names_in, read_part
 from startup_ray.job import IngestOptions
-from startup_ray.predict.gather import SPLIT, gather
+from startup_ray.predict.gather import SPLIT, gather, open_targets
 from startup_ray.progress import Progress, ignore
 from startup_ray.runs import read_classes
 from startup_ray.storage import Folder
@@ -69,12 +69,13 @@ def predict(
         UsageError: nothing is there, or the model does not fit the images.
         ManifestError: the manifest cannot be read.
     """
+    source = open_targets(targets)
     classes = read_classes(run)
     shape = (*options.image.size, options.image.channels)
     model = open_model(run, shape, len(classes))  # rather than after an hour of fetching
     with tempfile.TemporaryDirectory(prefix="startup-ray-", ignore_cleanup_errors=True) as place:
         folder = Folder(place) / "images"
-        gather(targets, options, folder, on_progress)
+        gather(source, options, folder, on_progress)
         predictions = Folder(place) / "predictions"
         dataset = _dataset(folder, shape)
         task = ScoringTask(run=run, classes=classes, dataset=dataset, split=SPLIT, predictions=predictions)

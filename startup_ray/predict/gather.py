@@ -1,7 +1,7 @@
 """Images to be labelled -> commits in a folder, as an ingest leaves them: `ledger/*.parquet` and `images/*.parquet`.
 
-gather(["photos"], options, folder, on_progress)
-gather(["https://example.com/list.json"], options, folder, on_progress)
+source = open_targets(["photos"])            # or ["https://example.com/list.json"]
+gather(source, options, folder, on_progress)
 
 A manifest is fetched by the worker of an ingest, in this process: one worker holds all limits per host by itself,
 so no Ray is needed to share them. No seal follows: an image that stands twice gets its label twice.
@@ -26,7 +26,7 @@ from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions
 from startup_ray.lease import hold
 from startup_ray.ledger import REPEATED_ID, Outcome
-from startup_ray.manifest import is_manifest, open_manifest
+from startup_ray.manifest import is_manifest, open_manifest, require_manifest
 from startup_ray.predict.files import Found, find_files, read_file
 from startup_ray.progress import Progress
 from startup_ray.storage import Folder
@@ -48,22 +48,34 @@ class Gathered:
         return f"{self.done:,} of {self.total:,} items"
 
 
-def gather(
-    targets: Sequence[str], options: IngestOptions, folder: Folder, on_progress: Callable[[Progress], None]
-) -> None:
-    """Fetch or read, decode and commit every item of one manifest, or of folders and files.
+def open_targets(targets: Sequence[str]) -> str | list[Found]:
+    """The location of one manifest, or the files at paths and in folders.
 
     Raises:
         UsageError: nothing is at a path, or a manifest does not stand alone.
-        ManifestError: the manifest cannot be read.
+        ManifestError: there is no such manifest.
     """
     lists = [target for target in targets if is_manifest(target) and not Path(target).is_dir()]
     if lists and len(targets) > 1:
         raise UsageError("a manifest stands alone", where=lists[0], hint="label other images in a command of their own")
-    if lists:
-        _gather_manifest(lists[0], options, folder, on_progress)
+    if not lists:
+        return find_files(targets)
+    require_manifest(lists[0])
+    return lists[0]
+
+
+def gather(
+    source: str | list[Found], options: IngestOptions, folder: Folder, on_progress: Callable[[Progress], None]
+) -> None:
+    """Fetch or read, decode and commit every item of what `open_targets` gave.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+    """
+    if isinstance(source, str):
+        _gather_manifest(source, options, folder, on_progress)
     else:
-        _gather_files(find_files(targets), options, folder, on_progress)
+        _gather_files(source, options, folder, on_progress)
 
 
 def _gather_manifest(

@@ -12,7 +12,7 @@ import pytest
 from startup_ray.errors import RunHeldError, UsageError
 from startup_ray.ingest.chunks import IMAGES, names_in, read_shard
 from startup_ray.job import FetchOptions, ImageOptions, IngestOptions, SplitOptions
-from startup_ray.predict.gather import gather
+from startup_ray.predict.gather import gather, open_targets
 from startup_ray.progress import Progress, ignore
 from startup_ray.storage import Folder
 from tests.fakes import read_ledger
@@ -37,7 +37,7 @@ def manifest_of(tmp_path: Path, rows: list[Any]) -> str:
 
 
 def gathered(folder: Folder, targets: list[str], options: IngestOptions = OPTIONS) -> list[tuple[str, str]]:
-    gather(targets, options, folder, ignore)
+    gather(open_targets(targets), options, folder, ignore)
     return [(row["id"], row["status"]) for row in read_ledger(folder)]
 
 
@@ -53,7 +53,7 @@ def test_every_row_of_a_manifest_ends_in_a_state_of_the_ledger(tmp_path: Path, s
     rows += [{"id": "private", "url": "http://10.0.0.1/x.png"}]
     seen: list[Progress] = []
     folder = Folder(str(tmp_path / "folder"))
-    gather([manifest_of(tmp_path, rows)], OPTIONS, folder, seen.append)
+    gather(manifest_of(tmp_path, rows), OPTIONS, folder, seen.append)
     ledger = read_ledger(folder)
     states = [*[*paths][:-1], "ok", "bad_item", "bad_url", "blocked_scheme", "blocked_address"]
     assert [row["status"] for row in ledger] == states
@@ -99,12 +99,12 @@ def test_an_error_of_a_worker_is_raised(tmp_path: Path, server: ImageServer) -> 
         folder.put_whole("lease/9.json", b'{"nonce": "other"}')
 
     with pytest.raises(RunHeldError):
-        gather([manifest_of(tmp_path, rows)], options, folder, usurp)
+        gather(manifest_of(tmp_path, rows), options, folder, usurp)
 
 
 def test_a_manifest_stands_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stands alone"):
-        gather([str(tmp_path), "https://example.com/list.json"], OPTIONS, Folder(str(tmp_path / "folder")), ignore)
+        open_targets([str(tmp_path), "https://example.com/list.json"])
 
 
 def test_a_folder_may_be_called_like_a_manifest(tmp_path: Path) -> None:

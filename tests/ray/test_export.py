@@ -16,9 +16,9 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError, UsageError
 from startup_ray.export import FORMATS, export
 from startup_ray.export.formats import Original
-from startup_ray.runs import Run
+from startup_ray.runs import Run, read_run
 from startup_ray.storage import Folder
-from tests.fakes import make_dataset, patterns
+from tests.fakes import make_dataset, patterns, png
 from tests.ray.finished import CLASSES, finished, job_for
 from tests.s3 import KEYS, s3_server
 
@@ -171,12 +171,20 @@ def test_a_run_is_never_written_over(run: Run) -> None:
     assert run.folder.read("model.keras") == before
 
 
-def test_to_an_object_store(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_an_object_store(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run lies there, and so do its exports, where nobody says otherwise."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
+    (tmp_path / "photo").write_bytes(png(patterns(1)[0][0]))
     with s3_server() as server:
-        out = server.folder("exports")
-        found = sr.export_model(run, out=str(out))
+        folder = server.folder("run")
+        for name in run.folder.list():
+            folder.put_whole(name, run.folder.read(name))
+        found = sr.export_model(read_run(folder))
         assert [row["max_abs_diff"] < 1e-4 for row in found["exports"]] == [True] * 3
-        assert out.list() == ["classes.json", "model.keras", "model.onnx", "savedmodel"]
-        assert out.list("savedmodel/variables") == ["variables.data-00000-of-00001", "variables.index"]
+        assert found["exports"][2]["path"] == folder.path("exports/model.onnx")
+        assert folder.list("exports") == ["classes.json", "model.keras", "model.onnx", "savedmodel"]
+        assert folder.list("exports/savedmodel/variables") == ["variables.data-00000-of-00001", "variables.index"]
+        out = f"{folder.path('labels.csv')}"
+        assert sr.predict_images(read_run(folder), [str(tmp_path / "photo")], out=out)["rows"] == {"ok": 1}
+        assert folder.read("labels.csv").startswith(b"id,status,predicted,score,top,reason\n")
