@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from startup_ray.api import evaluate_model, ingest_images, train_model, write_report
+    from startup_ray.api import (
+        evaluate_model,
+        export_model,
+        ingest_images,
+        predict_images,
+        train_model,
+        write_report,
+    )
     from startup_ray.dataset import Dataset
     from startup_ray.errors import StartupRayError
     from startup_ray.job import Job, schema
@@ -27,8 +34,10 @@ __all__ = [
     "__version__",
     "connect",
     "evaluate_model",
+    "export_model",
     "ingest_images",
     "load_job",
+    "predict_images",
     "schema",
     "train_model",
     "write_report",
@@ -41,8 +50,10 @@ _HOME = {
     "StartupRayError": "errors",
     "connect": "session",
     "evaluate_model": "api",
+    "export_model": "api",
     "ingest_images": "api",
     "load_job": "jobfile",
+    "predict_images": "api",
     "schema": "job",
     "train_model": "api",
     "write_report": "api",

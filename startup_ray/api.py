@@ -19,20 +19,21 @@ from typing import Any
 
 from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
-from startup_ray.job import Job
+from startup_ray.job import IngestOptions, Job
 from startup_ray.lease import hold
-from startup_ray.ledger import NOTHING, Again
+from startup_ray.ledger import NOTHING, Again, count
 from startup_ray.planning import (
     current_dataset,
     dataset_folder,
     evaluation_folder,
+    job_of,
     require_finished,
     run_folder,
 )
 from startup_ray.progress import Progress, ignore
 from startup_ray.provenance import describe
 from startup_ray.runs import Run
-from startup_ray.storage import Folder
+from startup_ray.storage import Folder, open_folder
 
 log = logging.getLogger("startup_ray")
 
@@ -160,6 +161,70 @@ def write_report(found: Sequence[Run], path: str) -> str:
     from startup_ray.report import write_report as write
 
     return write([run.folder for run in found], path)
+
+
+def export_model(
+    run: Run, *, to: Sequence[str] = ("keras", "savedmodel", "onnx"), out: str | None = None, samples: int = 64
+) -> dict[str, Any]:
+    """Write the best model of a run in other formats; each is loaded again and compared with it.
+
+    Args:
+        to: names of formats: keras, savedmodel, onnx.
+        out: a folder or URI, `<run>/exports` by default.
+        samples: images that are compared, of the run's dataset or, if it is gone, random.
+
+    Returns:
+        The document of `startup-ray export --json`.
+
+    Raises:
+        UsageError: the run is unfinished, no such format, one that needs more packages or cannot hold this model.
+        StartupRayError: an export says something else than the model, and was deleted again.
+    """
+    require_finished(run)
+    from startup_ray.export import export, find_formats
+
+    target = open_folder(out) if out else run.folder / runs.EXPORTS
+    return export(run.folder, target, image=job_of(run).ingest.image, formats=find_formats(to), samples=samples)
+
+
+def predict_images(
+    run: Run,
+    targets: Sequence[str],
+    *,
+    ingest: IngestOptions | None = None,
+    out: str | None = None,
+    top: int = 3,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> dict[str, Any]:
+    """Label images by the best model of a run.
+
+    Args:
+        targets: a manifest (path, URL, sample), or folders and image files.
+        ingest: how they are fetched and what they are made into, by default as the run's own images were.
+        out: a file to write, .jsonl, .csv or .parquet.
+        top: how many classes each prediction names.
+        on_progress: called as items end.
+
+    Returns:
+        The document of `startup-ray predict --json`; items without a label are told in it, not raised.
+
+    Raises:
+        UsageError: the run is unfinished, nothing is at a path, or the model does not fit the images.
+        ManifestError: the manifest cannot be read.
+    """
+    require_finished(run)
+    from startup_ray.predict import predict
+    from startup_ray.predict.table import open_target, plain, write
+
+    target = open_target(out) if out else None
+    options = ingest or job_of(run).ingest
+    rows = predict(run.folder, targets, options=options, top=top, on_progress=on_progress)
+    return {
+        "run": str(run.folder),
+        "rows": count(row.status for row in rows),
+        "classes": count(row.predicted for row in rows if row.predicted is not None),
+        "predictions": write(rows, target) if target else [plain(row) for row in rows],
+    }
 
 
 def _say_finished(stage: str, folder: Folder) -> None:

@@ -116,17 +116,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_tools(commands: Any) -> None:
-    """`doctor` and `runs`, which belong to no stage."""
-    from startup_ray import verbs
+    """What belongs to no stage."""
+    from startup_ray import model_verbs, verbs
 
+    def add(
+        verb: str, run: Callable[[argparse.Namespace], int], text: str, *parents: _Parser
+    ) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            verb, help=text, description=text, parents=[_basic(), *parents], epilog=EXIT_CODES
+        )
+        sub.set_defaults(run=run, verb=verb)
+        return sub
+
+    model_verbs.add_export(
+        add("export", model_verbs.export, "the model of a run as Keras, SavedModel and ONNX, compared")
+    )
+    model_verbs.add_predict(add("predict", model_verbs.predict, "labels for new images by the model of a run"))
     text = "see that versions, Ray, storage, disks, clocks, GPUs and workers are as they must be"
-    sub = commands.add_parser("doctor", help=text, description=text, parents=[_basic(), _of_job()], epilog=EXIT_CODES)
-    verbs.add_doctor(sub)
-    sub.set_defaults(run=verbs.doctor, verb="doctor")
-    text = "list datasets, runs and sweeps with state, size and age, or delete some"
-    sub = commands.add_parser("runs", help=text, description=text, parents=[_basic()], epilog=EXIT_CODES)
-    verbs.add_runs(sub)
-    sub.set_defaults(run=verbs.runs, verb="runs")
+    verbs.add_doctor(add("doctor", verbs.doctor, text, _of_job()))
+    verbs.add_runs(add("runs", verbs.runs, "list datasets, runs and sweeps with state, size and age, or delete some"))
 
 
 def _basic() -> _Parser:
@@ -177,7 +185,7 @@ def _schema(_: argparse.Namespace) -> int:
 def _stages(args: argparse.Namespace) -> int:
     """`demo`, `run` and the verbs of one stage."""
     from startup_ray.jobfile import load_job
-    from startup_ray.planning import STAGES, plan
+    from startup_ray.planning import STAGES, need_dataset, plan
 
     path = args.job or _digits_job()
     job = load_job(path, set=args.set)
@@ -186,7 +194,7 @@ def _stages(args: argparse.Namespace) -> int:
     steps = plan(job, stages, fresh=args.fresh, again=again)
     if args.dry_run:
         return _show_plan(args, job, steps, _survey(job, steps, again) if args.verb == "ingest" else {})
-    dataset = None if "ingest" in stages else _need_dataset(job)  # before Ray is started for nothing
+    dataset = None if "ingest" in stages else need_dataset(job)  # before Ray is started for nothing
     # Ray tells of dead workers on stdout, which belongs to the result.
     with redirect_stdout(sys.stderr), _ray(args, needed=any(step.needs_ray for step in steps)):
         documents = _carry_out(args, job, stages, dataset, again)
@@ -242,32 +250,10 @@ def _carry_out(
     return documents
 
 
-def _need_dataset(job: Job) -> Dataset:
-    from startup_ray.planning import dataset_folder, find_dataset
-
-    dataset = find_dataset(job)
-    if dataset is None:
-        where = str(dataset_folder(job))
-        raise UsageError("no finished dataset of this job", where=where, hint="run `startup-ray ingest JOB` first")
-    return dataset
-
-
 def _report(args: argparse.Namespace) -> int:
-    from startup_ray import runs
-    from startup_ray.jobfile import load_job
-    from startup_ray.planning import find_run
-    from startup_ray.storage import open_folder
+    from startup_ray.planning import named_run
 
-    found: list[Run] = []
-    for target in args.targets:
-        if Path(target).suffix in (".yaml", ".yml"):
-            job = load_job(target, set=args.set)
-            found.append(find_run(_need_dataset(job), job))
-        else:
-            run = runs.read_run(open_folder(target))
-            if not run.folder.exists(runs.JOB):
-                raise UsageError("not the folder of a run", where=target)
-            found.append(run)
+    found = [named_run(target, args.set) for target in args.targets]
     if args.dry_run:
         document: dict[str, Any] = {"plan": [{"stage": "report", "runs": [str(run.folder) for run in found]}]}
     else:

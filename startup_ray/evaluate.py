@@ -9,7 +9,6 @@ for any partition and any number of workers. `evaluation.json` is written last: 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats, intervals
 from startup_ray.progress import ignore
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
-from startup_ray.runs import BEST_MODEL, CLASSES, EVALUATION, put_json
+from startup_ray.runs import BEST_MODEL, EVALUATION, put_json, read_classes
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
 
@@ -127,24 +126,6 @@ def judge(stats: Stats, classes: tuple[str, ...], gates: list[Gate], *, average:
         "confusion": stats.confusion.tolist(),
     }
     return document | {"gates": check_gates(gates, document)}
-
-
-def read_classes(run: Folder) -> tuple[str, ...]:
-    """Names of a model's classes in the order of its logits, from `<run>/classes.json`.
-
-    Raises:
-        UsageError: there is no such list.
-    """
-    try:
-        found = json.loads(run.read(CLASSES))
-    except FileNotFoundError:
-        hint = "run `startup-ray train JOB` first"
-        raise UsageError("no classes.json beside the model", where=str(run), hint=hint) from None
-    except ValueError:
-        found = None
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
-        raise UsageError("not a JSON list of class names", where=run.path(CLASSES))
-    return tuple(found)
 
 
 def _require_rows(dataset: Dataset, split: str, classes: tuple[str, ...]) -> None:

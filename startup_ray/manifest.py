@@ -89,6 +89,12 @@ def open_manifest(location: str) -> Iterator[Manifest]:
         yield Manifest(stream, form, where)
 
 
+def is_manifest(location: str) -> bool:
+    """Whether a word can only mean a manifest, by its form."""
+    is_known = PurePosixPath(location).suffix.lower() in _FORMS
+    return "://" in location or location.startswith("sample:") or is_known
+
+
 def manifest_digest(location: str) -> str:
     """`sha256:` and hex over the raw bytes; of a sample over its name and version, without reading it.
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
 from startup_ray.job import Job, PythonOptions
+from startup_ray.jobfile import load_job, parse_job
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
 from startup_ray.session import require_lasting
-from startup_ray.storage import Folder
+from startup_ray.storage import Folder, open_folder
 from startup_ray.usercode import locate
 
 STAGES = ("ingest", "train", "evaluate", "report")
@@ -88,6 +90,51 @@ def find_run(dataset: Dataset, job: Job) -> Run:
     return run
 
 
+def need_dataset(job: Job) -> Dataset:
+    """The newest finished dataset of this job.
+
+    Raises:
+        UsageError: there is none.
+    """
+    dataset = find_dataset(job)
+    if dataset is None:
+        where = str(dataset_folder(job))
+        raise UsageError("no finished dataset of this job", where=where, hint="run `startup-ray ingest JOB` first")
+    return dataset
+
+
+def is_job_file(target: str) -> bool:
+    """Whether a word names a job file, and not the folder of a run."""
+    return Path(target).suffix in (".yaml", ".yml")
+
+
+def named_run(target: str, overrides: Sequence[str] = ()) -> Run:
+    """The run in a folder, finished or not, or the newest finished one of a job file.
+
+    Args:
+        overrides: of the job file, as `load_job` takes them.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if is_job_file(target):
+        job = load_job(target, set=overrides)
+        return find_run(need_dataset(job), job)
+    run = runs.read_run(open_folder(target))
+    if not run.folder.exists(runs.JOB):
+        raise UsageError("not the folder of a run", where=target, hint="`startup-ray runs` lists what there is")
+    return run
+
+
+def job_of(run: Run, overrides: Sequence[str] = ()) -> Job:
+    """The job that made a run; what its manifest's location hides as a secret is not in it."""
+    place = run.folder.path(runs.JOB)
+    try:
+        return parse_job(run.folder.read(runs.JOB).decode(), set=overrides, path=place)
+    except FileNotFoundError:
+        raise UsageError("not the folder of a run", where=str(run.folder), hint="it has no job.yaml") from None
+
+
 def require_finished(run: Run) -> None:
     """Raise UsageError, naming `train`, unless the run is finished."""
     if not run.is_finished:
@@ -101,8 +148,8 @@ def survey_ingest(job: Job, folder: Folder, again: Again = NOTHING) -> dict[str,
         ManifestError: it cannot be read.
     """
     from startup_ray.ingest.chunks import items_per_chunk
-    from startup_ray.ingest.pipeline import open_source
     from startup_ray.ingest.plan import plan_manifest, survey
+    from startup_ray.ingest.source import open_source
 
     with open_source(job.ingest.manifest) as source, tempfile.TemporaryDirectory(prefix="startup-ray-") as spool:
         size = items_per_chunk(job.ingest.image)

@@ -4,6 +4,7 @@
     <storage>/runs/<name>-<key>-<n>/        job.yaml environment.json metrics/*.jsonl checkpoints/<step>/ LATEST
                                             model.keras last.keras classes.json exit.json
                                             evaluations/<key>/{evaluation.json, predictions/*.parquet} report.html
+                                            exports/{model.keras, savedmodel/, model.onnx, classes.json}
 
 Same key: resume, or print the result again when finished. Changed key: a new folder. Fresh: the next n.
 """
@@ -16,7 +17,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from startup_ray.errors import StorageError
+from startup_ray.errors import StorageError, UsageError
 from startup_ray.job import EvaluationOptions, ImageOptions, IngestOptions, ModelOptions, TrainingOptions
 from startup_ray.storage import Folder, open_folder
 
@@ -32,6 +33,7 @@ LAST_EVALUATION = "evaluations/last.json"
 CLASSES = "classes.json"
 BEST_MODEL = "model.keras"
 LAST_MODEL = "last.keras"
+EXPORTS = "exports"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,24 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise StorageError("this file is damaged", where=folder.path(name), hint="use --fresh") from error
     return document
+
+
+def read_classes(run: Folder) -> tuple[str, ...]:
+    """Names of a model's classes in the order of its logits, from `<run>/classes.json`.
+
+    Raises:
+        UsageError: there is no such list.
+    """
+    try:
+        found = json.loads(run.read(CLASSES))
+    except FileNotFoundError:
+        hint = "run `startup-ray train JOB` first"
+        raise UsageError("no classes.json beside the model", where=str(run), hint=hint) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise UsageError("not a JSON list of class names", where=run.path(CLASSES))
+    return tuple(found)
 
 
 def put_json(folder: Folder, name: str, document: dict[str, Any]) -> None:

@@ -211,5 +211,5 @@ def _told(verb: str, place: str) -> Iterator[None]:
         if verb == "read" and isinstance(error, FileNotFoundError):
             raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        hint = "set `storage` in the job file to a place that can be written" if verb == "write" else ""
+        hint = "name a place that can be written: `storage` in the job file, or --out" if verb == "write" else ""
         raise StorageError(f"cannot {verb} here: {reason}", where=place, hint=hint) from error

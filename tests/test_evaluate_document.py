@@ -10,10 +10,11 @@ import pytest
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError
-from startup_ray.evaluate import evaluate, judge, read_classes
+from startup_ray.evaluate import evaluate, judge
 from startup_ray.gates import parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats
+from startup_ray.runs import read_classes
 from startup_ray.storage import Folder
 from tests.fakes import make_dataset, patterns
 

@@ -36,7 +36,7 @@ RINGS: dict[str, int] = {
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
     ),
     **dict.fromkeys(["ingest.hosts", "ingest.places", "ingest.shares", "ingest.breaker"], 1),
-    **dict.fromkeys(["ingest.optout", "ingest.credentials", "ingest.samples"], 1),
+    **dict.fromkeys(["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.source"], 1),
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
@@ -48,11 +48,13 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["trainers.applications", "trainers.warm"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
+    **dict.fromkeys(["export", "export.formats", "export.compare", "export.samples", "export.quiet"], 1),
+    **dict.fromkeys(["predict", "predict.files", "predict.gather", "predict.table"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
     **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch"], 2),
-    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "console", "__main__"], 3),
+    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "model_verbs", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
 
@@ -133,6 +135,8 @@ def _fresh(*args: str) -> str:
         (["run", "jobs/digits-cnn.yaml", "--set", "training.epoch=1"], 2),
         (["train", "jobs/digits-cnn.yaml", "--set", "storage=/proc/none"], 2),
         (["report", "/proc/none"], 2),
+        (["export", "/proc/none"], 2),
+        (["predict", "/proc/none", "photos"], 2),
         (["run", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
     ],
 )

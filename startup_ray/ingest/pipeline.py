@@ -23,6 +23,7 @@ from startup_ray.ingest.credentials import read_headers
 from startup_ray.ingest.plan import Plan, plan_manifest
 from startup_ray.ingest.pool import fetch_chunks
 from startup_ray.ingest.seal import Sealed, clear_spool, seal
+from startup_ray.ingest.source import open_source
 from startup_ray.ingest.work import Tally, Task
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
@@ -55,14 +56,6 @@ class Progress:
     def text(self) -> str:
         """One line for people."""
         return f"{self.done:,} of {self.total:,} items, {self.failed:,} failed, {self.rate:,.0f} items/s"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the manifest is really read, and what may be fetched from beside public addresses."""
-
-    location: str
-    endpoints: tuple[tuple[str, int], ...] = ()
 
 
 def ingest(
@@ -127,18 +120,6 @@ def _spooling(folder: Folder, fence: Fence) -> Iterator[None]:
         raise
     fence.check()
     clear_spool(folder)
-
-
-@contextmanager
-def open_source(manifest: str) -> Iterator[Source]:
-    """The manifest as it can be read from another process of this node; a sample is served meanwhile."""
-    if not manifest.startswith("sample:"):
-        yield Source(location_of(manifest))
-        return
-    from startup_ray.ingest.samples import serve
-
-    with serve(manifest) as sample:
-        yield Source(sample.manifest, (sample.endpoint,))
 
 
 def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: str) -> Dataset:

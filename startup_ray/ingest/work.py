@@ -186,32 +186,37 @@ class Worker:
         self._loop.call_soon_threadsafe(release)
 
     def _finish(self, row: Item | BadRow, fetched: Fetched, attempts: int) -> tuple[Outcome, dict[str, Any] | None]:
-        """Row of the ledger, and of the images if it became one; `attempts` were made before."""
         assert isinstance(row, Item)
-        sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
-        options = self._task.options
-        decoded = (
-            decode(fetched.body, options.image, options.fetch.max_pixels)
-            if fetched.body is not None
-            else Decoded(status=fetched.status, reason=fetched.reason)
-        )
-        outcome = Outcome(
-            id=row.id,
-            url=redact(row.url),
-            status=decoded.status,
-            reason=one_line(decoded.reason),
-            http_status=fetched.http_status,
-            attempts=attempts + fetched.attempts,
-            bytes=fetched.size,
-            sha256=sha256,
-            elapsed_s=fetched.elapsed_s,
-        )
-        if decoded.pixels is None or sha256 is None:
-            return outcome, None
-        split = row.split or choose_split(row.url, sha256, options.split)
-        size = {"width": decoded.width, "height": decoded.height}
-        image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size}
-        return outcome, image | {"image": encode(decoded.pixels, options.image)}
+        return finish(row, fetched, self._task.options, attempts)
+
+
+def finish(
+    row: Item, fetched: Fetched, options: IngestOptions, attempts: int = 0
+) -> tuple[Outcome, dict[str, Any] | None]:
+    """Row of the ledger, and of the images if it became one; `attempts` were made before."""
+    sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
+    decoded = (
+        decode(fetched.body, options.image, options.fetch.max_pixels)
+        if fetched.body is not None
+        else Decoded(status=fetched.status, reason=fetched.reason)
+    )
+    outcome = Outcome(
+        id=row.id,
+        url=redact(row.url),
+        status=decoded.status,
+        reason=one_line(decoded.reason),
+        http_status=fetched.http_status,
+        attempts=attempts + fetched.attempts,
+        bytes=fetched.size,
+        sha256=sha256,
+        elapsed_s=fetched.elapsed_s,
+    )
+    if decoded.pixels is None or sha256 is None:
+        return outcome, None
+    split = row.split or choose_split(row.url, sha256, options.split)
+    size = {"width": decoded.width, "height": decoded.height}
+    image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size}
+    return outcome, image | {"image": encode(decoded.pixels, options.image)}
 
 
 def _refused(row: BadRow) -> Outcome:

@@ -67,16 +67,19 @@ class Rows:
         return len(self.labels)
 
 
-def open_split(dataset: Dataset, split: str, on_progress: OnProgress = lambda *_: None) -> Rows:
+def open_split(
+    dataset: Dataset, split: str, on_progress: OnProgress = lambda *_: None, *, root: Path | None = None
+) -> Rows:
     """The arrays of one split, made first if this node does not have them whole.
 
     Args:
         on_progress: told the rows that are decoded and all of them, while the arrays are made.
+        root: where they are kept, the node's cache by default.
 
     Raises:
         StorageError: the dataset's files do not hold what `dataset.json` counts, or the cache cannot be written.
     """
-    target = cache_root() / f"{dataset.folder.name}-{dataset.digest.removeprefix('sha256:')[:16]}" / split
+    target = (root or cache_root()) / f"{dataset.folder.name}-{dataset.digest.removeprefix('sha256:')[:16]}" / split
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock", timeout=LOCK_TIMEOUT_S):

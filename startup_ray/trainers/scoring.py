@@ -24,10 +24,13 @@ import pyarrow.parquet as pq
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError
+from startup_ray.job import PythonOptions
+from startup_ray.jobfile import parse_job
 from startup_ray.metrics import Stats, row_losses, softmax
-from startup_ray.runs import BEST_MODEL
+from startup_ray.runs import BEST_MODEL, JOB
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import Rows, open_split
+from startup_ray.usercode import locate
 
 BATCH_ROWS = 256
 PART_ROWS = 16 * BATCH_ROWS
@@ -108,26 +111,45 @@ def open_scorer(task: ScoringTask) -> Scorer:
         UsageError: no model is there, or it does not fit the images or the classes.
         StorageError: model or dataset cannot be read.
     """
-    _use_one_thread()
-    model = load_model(task.run, BEST_MODEL)
-    _require_fit(model, task)
+    model = open_model(task.run, task.dataset.image_shape, len(task.classes))
+    return make_scorer(task, model, open_split(task.dataset, task.split))
+
+
+def make_scorer(task: ScoringTask, model: Any, rows: Rows) -> Scorer:
+    """A scorer of a model that `open_model` gave over rows that `open_split` gave."""
     index = {name: i for i, name in enumerate(task.classes)}
     class_of = [*(index.get(name, len(index)) for name in task.dataset.classes), -1]
     return Scorer(
         task=task,
         logits_of=_compiled(model, task.dataset.image_shape),
-        rows=open_split(task.dataset, task.split),
+        rows=rows,
         class_of=np.asarray(class_of, np.int64),
     )
+
+
+def open_model(run: Folder, image_shape: tuple[int, int, int], classes: int) -> Any:
+    """The best model of a run, to be used on one CPU thread.
+
+    Raises:
+        UsageError: there is none, or it does not take one image of this shape or give so many logits.
+    """
+    _use_one_thread()
+    model = load_model(run, BEST_MODEL)
+    _require_fit(model, image_shape, classes, run.path(BEST_MODEL))
+    return model
 
 
 def load_model(folder: Folder, name: str) -> Any:
     """A Keras model from a run's folder; in safe mode, so a file cannot bring code.
 
+    Classes of the user's own come from the module that the run's job names, which is looked for as when it was trained.
+
     Raises:
         UsageError: there is none, or the file is not one that Keras reads.
     """
     import keras
+
+    _import_own(folder)
 
     place = folder.path(name)
     try:
@@ -147,9 +169,16 @@ def load_model(folder: Folder, name: str) -> Any:
         os.unlink(path)
 
 
-def _require_fit(model: Any, task: ScoringTask) -> None:
-    place = task.run.path(BEST_MODEL)
-    images, classes = task.dataset.image_shape, len(task.classes)
+def _import_own(folder: Folder) -> None:
+    try:
+        job = parse_job(folder.read(JOB).decode(), path=folder.path(JOB))
+    except FileNotFoundError:
+        return
+    if isinstance(job.model, PythonOptions):
+        locate(job.model.build).load()
+
+
+def _require_fit(model: Any, images: tuple[int, int, int], classes: int, place: str) -> None:
     takes, gives = model.input_shape, model.output_shape
     if not isinstance(takes, tuple) or not _fits(takes[1:], images):
         hint = "set `ingest.image` to what the model was trained on"

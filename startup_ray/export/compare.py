@@ -1,0 +1,68 @@
+"""How far an export is from the model that it was made of, and how long it takes.
+
+found = compare(logits_of, images, expected)
+found.relative <= TOLERANCE
+latency_ms(logits_of, images, batch=32)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from startup_ray.export.formats import Call, computes_in_16_bits
+from startup_ray.trainers.scoring import BATCH_ROWS
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit, as a share of the largest logit of the model."""
+TOLERANCE_16_BITS = 5e-2
+"""The same where the model computes in bfloat16 or float16, and an export in float32: bfloat16 has 8 bits."""
+
+WARM_UP = 3
+MIN_CALLS, MAX_CALLS = 15, 200
+MEASURED_S = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    absolute: float
+    """Largest difference of a logit; infinite where the export gives none."""
+    relative: float
+    """The same as a share of the largest logit of the model."""
+    same_classes: bool
+    """Whether every image gets the same class."""
+
+
+def tolerance(model: Any) -> float:
+    """Largest `relative` difference from this Keras model that is none."""
+    return TOLERANCE_16_BITS if computes_in_16_bits(model) else TOLERANCE
+
+
+def compare(call: Call, images: np.ndarray, expected: np.ndarray) -> Difference:
+    """Logits of an export against those expected, float32 [N, classes]."""
+    batches = [images[start : start + BATCH_ROWS] for start in range(0, len(images), BATCH_ROWS)]
+    found = np.concatenate([call(batch) for batch in batches])
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return Difference(absolute=float("inf"), relative=float("inf"), same_classes=False)
+    absolute = float(np.abs(found - expected).max())
+    largest = float(np.abs(expected).max())
+    same = bool((found.argmax(1) == expected.argmax(1)).all())
+    return Difference(absolute=absolute, relative=absolute / largest if largest else absolute, same_classes=same)
+
+
+def latency_ms(call: Call, images: np.ndarray, batch: int, *, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Median milliseconds of one call with `batch` images, repeated from `images` if there are fewer."""
+    inputs = np.resize(images, (batch, *images.shape[1:]))
+    for _ in range(WARM_UP):
+        call(inputs)
+    taken: list[float] = []
+    while len(taken) < MIN_CALLS or (len(taken) < MAX_CALLS and sum(taken) < MEASURED_S):
+        began = clock()
+        call(inputs)
+        taken.append(clock() - began)
+    return round(median(taken) * 1e3, 4)

@@ -1,0 +1,105 @@
+"""Image files of this machine: found in folders, read within bounds.
+
+found = find_files(["photos"])        # Found(id='cats/1.jpg', path=Path('photos/cats/1.jpg'))
+fetched = read_file(found[0], max_bytes=20_000_000)
+
+Any file may be an image: its bytes decide. Left out is what is hidden. Law: no link leads out of its folder, and
+whatever cannot be read is a value, with the state `bad_item` and a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from startup_ray.errors import UsageError
+from startup_ray.ingest.exchange import Fetched
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file that may be an image."""
+
+    id: str
+    path: Path
+    fault: str = ""
+    """Why it is not even read."""
+
+
+def find_files(targets: Sequence[str]) -> list[Found]:
+    """Files by id, each once. Of a single folder ids are paths below it, else paths as they were given.
+
+    Raises:
+        UsageError: there is nothing at a path.
+    """
+    found: dict[Path, Found] = {}
+    for target in targets:
+        root = Path(os.path.normpath(os.path.expanduser(target)))
+        if root.is_dir():
+            base = root if len(targets) == 1 else Path()
+            for path, fault in _walk(root):
+                name = os.path.relpath(path, base) if base.parts else str(path)
+                found.setdefault(path, Found(id=_text(name), path=path, fault=fault))
+        elif root.exists():
+            found.setdefault(root, Found(id=_text(str(root)), path=root))
+        else:
+            hint = "give a manifest (.json, .jsonl), a folder, or image files"
+            raise UsageError("no such file or folder", where=target, hint=hint)
+    return sorted(found.values(), key=lambda file: file.id)
+
+
+def read_file(found: Found, max_bytes: int) -> Fetched:
+    """The bytes of a file, as if they had been fetched."""
+    if found.fault:
+        return Fetched(status="bad_item", reason=found.fault)
+    try:
+        # What is no file, such as a pipe, may keep its reader waiting for ever.
+        with os.fdopen(os.open(found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return Fetched(status="bad_item", reason="not a regular file")
+            body = stream.read(max_bytes + 1)
+    except OSError as error:
+        return Fetched(status="bad_item", reason=_unreadable(error))
+    if len(body) > max_bytes:
+        return Fetched(status="too_large", reason=f"more than {max_bytes} bytes", size=len(body))
+    return Fetched(status="ok", body=body, size=len(body))
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+    """Files below a folder, each with why it is not read."""
+    real, folders = Path(os.path.realpath(root)), [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        except OSError as error:
+            yield folder, _unreadable(error)
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif not entry.is_symlink():
+                yield path, ""
+            elif (fault := _of_link(path, real)) is not None:
+                yield path, fault
+
+
+def _of_link(path: Path, root: Path) -> str | None:
+    """Why a link is not followed; None for a folder within `root`, whose files are found where they are."""
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(root):
+        return "a link that leaves the folder"
+    return None if target.is_dir() else ""
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"
+
+
+def _text(name: str) -> str:
+    """A file's name as text that every file can take: names are bytes, and need be no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
