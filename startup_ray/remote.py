@@ -45,8 +45,8 @@ def run_task(
     placed: Any = NodeAffinitySchedulingStrategy(node, soft=False) if here else "DEFAULT"
     with told_as_ours(stage):
         born: Any = {"env_vars": dict(env)} if env else None
-        actor: Any = ray.remote(_Caller).options(num_cpus=0, num_gpus=gpus)
-        caller: Any = actor.options(scheduling_strategy=placed, runtime_env=born).remote()
+        actor: Any = ray.remote(_Caller)
+        caller = actor.options(num_cpus=0, num_gpus=gpus, scheduling_strategy=placed, runtime_env=born).remote()
         answer = caller.call.remote(function, *args)
         try:
             return ray.get(answer)

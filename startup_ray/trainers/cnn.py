@@ -116,10 +116,10 @@ class Classifier:
             for weight, value in zip(weights, raw, strict=True):
                 weight.assign(value)
 
-    def compiles(self) -> str:
+    def compiles(self, image_shape: tuple[int, int, int]) -> str:
         """Why XLA cannot compile a pass of this model; empty if it can. Some deterministic operations it has not."""
         rows = len(places_of(self.global_batch, self.sync.rank, self.sync.world, self.accumulate)) // self.accumulate
-        images = tf.zeros([rows, *self.model.input_shape[1:]])
+        images = tf.zeros([rows, *image_shape])
         try:
             self._compiled(images, tf.zeros([rows], tf.int32))
         except tf.errors.OpError as error:

@@ -90,7 +90,7 @@ def make_program(spec: Spec, sync: Any, *, gpu: str = "") -> Any:
         class_weights=class_weights(training.class_weights, spec.classes, spec.class_rows),
         accumulate=training.accumulate,
     )
-    return replace(program, xla=_use_xla(program, training.xla, gpu=bool(gpu)))
+    return replace(program, xla=_use_xla(program, spec, gpu=bool(gpu)))
 
 
 def examine(spec: Spec) -> str:
@@ -150,12 +150,14 @@ def precision(wanted: str, gpu: str) -> str:
     return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
 
 
-def _use_xla(program: Any, wanted: str | bool, *, gpu: bool) -> bool:
+def _use_xla(program: Any, spec: Spec, *, gpu: bool) -> bool:
     """Auto: on GPUs, where it can; on CPUs it is slower."""
+    wanted = spec.training.xla
     if wanted is False or (wanted == "auto" and not gpu):
         return False
     # What workers send each other within a pass, as BatchNormalization does, cannot be compiled.
-    reason = "workers add up within a pass" if len(program.messages()) > 1 < program.sync.world else program.compiles()
+    is_joined = len(program.messages()) > 1 and program.sync.world > 1
+    reason = "workers add up within a pass" if is_joined else program.compiles(spec.image_shape)
     if reason and wanted is True:
         raise UsageError(f"xla cannot compile this model: {reason}", where="training.xla", hint="leave it at auto")
     return not reason

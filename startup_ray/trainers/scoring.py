@@ -179,12 +179,23 @@ def _import_own(folder: Folder) -> None:
 
 
 def _require_fit(model: Any, images: tuple[int, int, int], classes: int, place: str) -> None:
-    takes, gives = model.input_shape, model.output_shape
+    takes = getattr(model, "input_shape", (None, *images))  # a subclassed model takes what it can
+    gives = _output_shape(model, images, place)
     if not isinstance(takes, tuple) or not _fits(takes[1:], images):
         hint = "set `ingest.image` to what the model was trained on"
         raise UsageError(f"the model takes images of shape {_shape(takes)}, not {images}", where=place, hint=hint)
-    if not isinstance(gives, tuple) or gives[1:] != (classes,):
+    if gives[1:] != (classes,):
         raise UsageError(f"the model gives scores of shape {_shape(gives)}, not ({classes},)", where=place)
+
+
+def _output_shape(model: Any, images: tuple[int, int, int], place: str) -> tuple[int | None, ...]:
+    if hasattr(model, "output_shape"):
+        return model.output_shape if isinstance(model.output_shape, tuple) else ()
+    try:
+        return tuple(model(np.zeros((1, *images), np.float32)).shape)
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UsageError(f"the model does not take images of shape {images}: {reason}", where=place) from error
 
 
 def _fits(wanted: tuple[int | None, ...], given: tuple[int, ...]) -> bool:

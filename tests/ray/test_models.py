@@ -98,6 +98,7 @@ def test_sixteen_bits_on_the_wire_are_near_and_the_same_on_all(dataset: Dataset,
 
 
 def test_it_stops_when_it_gets_no_better(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "startup_ray")
     still = TrainingOptions(epochs=9, global_batch=35, learning_rate=1e-30, early_stopping=2)
     folder = Folder(str(tmp_path))
     net = MODEL.model_copy(update={"batch_norm": False})  # whose moving statistics would make epochs differ
