@@ -75,11 +75,12 @@ def predict(args: argparse.Namespace) -> int:
     rows = document["predictions"]
     if not args.json:
         _print_lines([f"predictions  {rows}"] if args.out else [json.dumps(row, ensure_ascii=False) for row in rows])
-        log.info("%s", _summary(document))
     if not document["classes"]:
         raise _nothing(document, ", ".join(args.targets))
     if args.json:
         _print_lines([json.dumps(document, indent=2, ensure_ascii=False)])
+    else:
+        log.info("%s", _summary(document))
     return 0
 
 
@@ -127,8 +128,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _summary(document: Mapping[str, Any]) -> str:
     states, classes = document["rows"], document["classes"]
-    if not classes:
-        return "no item has a label"
     head = f"{sum(states.values()):,} items: {_counts(states)}"
     shown = dict(list(classes.items())[:SHOWN_CLASSES])
     rest = f", and {len(classes) - SHOWN_CLASSES:,} other classes" if len(classes) > SHOWN_CLASSES else ""
