@@ -1,0 +1,73 @@
+"""startup_ray as users run it: `launch.train` on a dataset, with validation, metrics and checkpoints.
+
+    python -m rig.training.ray_ours SPEC SECONDS FOLDER FIFO
+
+The window is from the end of the first epoch to that of the last. The speed is the run's own (`exit.json`), which
+leaves out what is done between epochs; CPU time includes it, and Ray.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from rig.training.case import CLASSES, LEARNING_RATE, NETS, WORKERS, Spec
+from rig.training.dataset import written
+from rig.training.words import BEGIN, END, SPEED, pin, tell
+from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.lease import hold
+from startup_ray.runs import EXIT, read_json
+from startup_ray.session import connect
+from startup_ray.storage import open_folder
+from startup_ray.trainers import launch
+from startup_ray.trainers.messages import TrainProgress
+
+MAX_RATE = 10_000
+"""Images per second; a faster machine has a shorter window."""
+
+
+class Watch:
+    """Pins the workers once they are known, and tells where epochs end."""
+
+    def __init__(self, fifo: str, epochs: int) -> None:
+        self._fifo, self._epochs, self._is_pinned = fifo, epochs, False
+
+    def __call__(self, item: Any) -> None:
+        if not isinstance(item, TrainProgress):
+            return
+        if not self._is_pinned:
+            self._is_pinned = True
+            for rank, pid in enumerate(item.pids):
+                pin(pid, rank)
+        if item.metrics and item.epoch in (1, self._epochs):
+            tell(self._fifo, BEGIN if item.epoch == 1 else END)
+
+
+def main() -> None:
+    spec, seconds, place, fifo = Spec.parse(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
+    net = NETS[spec.case.net]
+    epochs = 1 + math.ceil(seconds * MAX_RATE / net.rows)
+    options = TrainingOptions(
+        epochs=epochs, global_batch=spec.case.batch * WORKERS, learning_rate=LEARNING_RATE, **spec.training
+    )
+    dataset, folder = written(Path(place), net), open_folder(str(Path(fifo).parent / "run"))
+    assert len(dataset.classes) == CLASSES
+    with connect(), hold(folder) as lease:
+        launch.train(
+            dataset,
+            folder,
+            lease.fence,
+            model=CnnOptions(),
+            training=options,
+            scaling=ScalingOptions(workers=WORKERS, max_failures=0),
+            seed=0,
+            on_progress=Watch(fifo, epochs),
+        )
+    images = (epochs - 1) * (net.rows // options.global_batch) * options.global_batch
+    tell(fifo, SPEED, images_per_s=read_json(folder, EXIT)["images_per_s"], images=images)
+
+
+if __name__ == "__main__":
+    main()
