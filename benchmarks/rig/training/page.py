@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rig.training import plot
+from rig.training.case import NETS
 from rig.training.results import Results
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -12,15 +13,15 @@ PAGE, DRAWING = DOCS / "benchmarks.md", DOCS / "training-speed.svg"
 BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
 
 TEXT = """## Training against named peers and limits
-Written by `{command}`. Rounds: {rounds}, interleaved; windows of at least {seconds:g} s after warm-up; medians
-(least to most). A contestant runs alone: 2 worker processes, each pinned to one core with one intra-op and one inter-op
-thread; 1 where it says so. CPU time is of all processes of the contestant within the window, with Ray its daemons.
-Adam of 1e-3, fp32, no BatchNormalization. Ours and the independent workers run with op determinism on, as in
-production; peers with it off, which is faster. Rows never change, so that feeding costs nothing; what Ray runs has a
-pipeline. Ours, the independent workers and `scope` make 16 steps (resnet: 2) per call of one outer loop, `keras-fit`
-as many per execution. `ours-ray` tells the speed of its own `exit.json`, without what is done between epochs; its CPU
-time includes that. `ray-legacy` is given pinned cores, one thread, Adam, and no checkpoint within the window, none of
-which stands in the example; `ray-default` is left as documented, threads and cores included.
+`{command}` wrote this. {rounds} interleaved rounds, windows of at least {seconds:g} s after warm-up, medians (least to
+most). A contestant runs alone: 2 worker processes, or 1 where it says so, each pinned to one core, with one intra-op
+and one inter-op thread. CPU time is of all its processes within the window, Ray's daemons included. Adam of 1e-3, no
+BatchNormalization. Ours and the independent workers run with op determinism on, as in production; peers with it off.
+Steps per call of the outer loop, or per execution of `keras-fit`: {steps}. The rows of those without Ray never change,
+so that feeding costs nothing; those with Ray have a pipeline. `ours-ray` has two speeds, that of its own `exit.json`,
+which is without validation, metrics and checkpoints, and that with them, at epochs of {epoch:,} images; its CPU time is
+with them. `ray-legacy` is given pinned cores, one thread, Adam, and no checkpoint within the window, none of which
+stands in Ray's example; `ray-default` has threads and cores as documented.
 
 {machine}.
 
@@ -40,6 +41,8 @@ def write(results: Results, *, command: str, rounds: int, seconds: float, machin
         rounds=rounds,
         seconds=seconds,
         machine=machine,
+        steps=", ".join(f"{name} {net.steps_per_call}" for name, net in NETS.items()),
+        epoch=NETS["cnn"].rows,
         drawing=DRAWING.name,
         tables=results.markdown(),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rig.training.case import Case
 from rig.training.contestants import CONTESTANTS
@@ -54,6 +55,7 @@ def _panel(axes: Any, results: Results, case: Case) -> None:
     axes.margins(x=0.15)
     axes.set_title(case.name, loc="left")
     axes.set_xlabel("images/s, median and range")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -62,17 +62,16 @@ def train_func(config: dict[str, Any]) -> None:
     global_batch = spec.case.batch * context.get_world_size()
     fit = partial(_compiled(spec).fit, _pipeline(spec, global_batch), verbose=0)
     fit(epochs=1, steps_per_epoch=WARM_STEPS)  # builds the graph
-    began = time.perf_counter()
-    fit(epochs=1, steps_per_epoch=WARM_STEPS)
-    step_s = (time.perf_counter() - began) / WARM_STEPS
-    steps = broadcast_from_rank_zero(math.ceil(config["seconds"] / EPOCHS / step_s))
+    trial = _watch(os.devnull)
+    fit(epochs=2, steps_per_epoch=WARM_STEPS, callbacks=[trial])
+    steps = broadcast_from_rank_zero(math.ceil(config["seconds"] / EPOCHS / (trial.seconds / WARM_STEPS)))
     is_first = context.get_world_rank() == 0
     watch = _watch(config["fifo"] if is_first else os.devnull)
     fit(epochs=1 + EPOCHS, steps_per_epoch=steps, callbacks=[watch])
     if is_first:
         images = EPOCHS * steps * global_batch
         tell(config["fifo"], END)
-        tell(config["fifo"], SPEED, images_per_s=images / (watch.ended - watch.began), images=images)
+        tell(config["fifo"], SPEED, images_per_s=images / watch.seconds, images=images)
 
 
 def _compiled(spec: Any) -> Any:
@@ -106,13 +105,13 @@ def _pipeline(spec: Any, global_batch: int) -> Any:
 
 
 def _watch(fifo: str) -> Any:
-    """A callback that tells where the second epoch begins, and keeps when it did and when the last one ended."""
+    """A callback that tells where the second epoch begins, and keeps the seconds from there to the end of the last."""
     import tensorflow as tf
 
     from rig.training.words import BEGIN, tell
 
     class Watch(tf.keras.callbacks.Callback):  # type: ignore[misc]
-        began = ended = 0.0
+        began = seconds = 0.0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
             if epoch == 1:
@@ -120,7 +119,7 @@ def _watch(fifo: str) -> Any:
                 self.began = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-            self.ended = time.perf_counter()
+            self.seconds = time.perf_counter() - self.began
 
     return Watch()
 

@@ -28,7 +28,7 @@ FAREWELL_S = 30.0
 
 
 def measure(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Window:
-    """Run a driver to its end; its SPEED has `images_per_s`, and `images` of the window.
+    """Run a driver to its end; its SPEED has `images` of the window, `images_per_s`, and maybe `whole_images_per_s`.
 
     Raises:
         RuntimeError: it failed, or took longer than LIMIT_S.
@@ -43,7 +43,11 @@ def measure(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> 
                 cpu_s[event["event"]] = descendants_cpu_s()
                 if event["event"] == SPEED:
                     used_s = cpu_s[END] - cpu_s[BEGIN]
-                    window = Window(images_per_s=event["images_per_s"], cpu_us=used_s * 1e6 / event["images"])
+                    window = Window(
+                        images_per_s=event["images_per_s"],
+                        cpu_us=used_s * 1e6 / event["images"],
+                        whole_images_per_s=event.get("whole_images_per_s"),
+                    )
             if window is None:
                 raise RuntimeError(f"it told no speed: {last_words(log)}")
             return window

@@ -82,6 +82,8 @@ class Results:
             return f"{head} | failed: {_cell(reasons[-1])} | | |" if reasons else ""
         rate = spread(self.rates(case, name), "{:,.0f}")
         cpu = spread([window.cpu_us for window in windows], "{:,.0f}")
+        whole = [window.whole_images_per_s for window in windows if window.whole_images_per_s is not None]
+        rate += f"; {spread(whole, '{:,.0f}')} with epochs' ends" if whole else ""
         note = f"; failed {len(reasons)} times: {_cell(reasons[-1])}" if reasons else ""
         share = self._ratio(case, (name,), "independent")
         return f"{head} | {rate}{note} | {cpu} | {'' if share is None else f'{share:.0%}'} |"

@@ -25,6 +25,8 @@ class Window:
     """All workers together."""
     cpu_us: float
     """CPU time of all processes, per image."""
+    whole_images_per_s: float | None = None
+    """With what is done between epochs, if `images_per_s` is without it."""
 
 
 def together(reports: Sequence[Report], batch: int) -> Window:
