@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import select
 import socket
 import subprocess
@@ -30,6 +31,7 @@ LIMIT_S = 180.0
 FAREWELL_S = 15.0
 """What workers share (sockets, memory) is given back by those that end by themselves."""
 TRIAL_S = 0.5
+_FROM_CPP = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl")
 
 
 def measure(specs: Sequence[Spec], *, seconds: float, folder: Path) -> Window:
@@ -63,7 +65,9 @@ class _Worker:
     def answer(self) -> Report:
         line = self.answers.readline()
         if not line:
-            raise RuntimeError(last_words(self._log))
+            raise RuntimeError(
+                f"a worker ended with exit code {self.process.wait(FAREWELL_S)}: {last_words(self._log)}"
+            )
         return Report(**json.loads(line))
 
     def dismiss(self) -> None:
@@ -144,6 +148,7 @@ def _free_addresses(count: int) -> list[str]:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it ended without a word"
+    """The last line of a log that says something; what TensorFlow's C++ says of the machine is nothing."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line for line in lines if line and not _FROM_CPP.match(line)]
+    return lines[-1][:300] if lines else "nothing said"
