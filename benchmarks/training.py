@@ -60,7 +60,7 @@ class Bench:
 
     def round(self, case: Case, number: int, names: list[str]) -> None:
         for name in names:
-            if case.net in CONTESTANTS[name].nets and not self._results.is_given_up(case, name):
+            if not self._results.is_given_up(case, name):
                 print(f"{case.name}, round {number}, {name}: {self._run(case, name)}", flush=True)
 
     def _run(self, case: Case, name: str) -> str:

@@ -28,14 +28,24 @@ class Net:
     """Inside one tf.function call; fewer where a step is long, so that a call does not outlast a window."""
     rows: int
     """Of a data set for those that cannot do without one."""
+    max_rate: int
+    """Images per second; windows that are counted in epochs are shorter on a faster machine."""
 
 
 NETS = {
     "cnn": Net(
-        what="Conv32-MaxPool-Flatten-Dense128-Dense10 on 28x28x1", shape=(28, 28, 1), steps_per_call=16, rows=16_384
+        what="Conv32-MaxPool-Flatten-Dense128-Dense10 on 28x28x1",
+        shape=(28, 28, 1),
+        steps_per_call=16,
+        rows=16_384,
+        max_rate=20_000,
     ),
     "resnet": Net(
-        what="residual net of 3 stages, 16-32-64, on 64x64x3", shape=(64, 64, 3), steps_per_call=2, rows=2_048
+        what="residual net of 3 stages, 16-32-64, on 64x64x3",
+        shape=(64, 64, 3),
+        steps_per_call=2,
+        rows=2_048,
+        max_rate=2_000,
     ),
 }
 """Layer by layer in `nets.py`."""

@@ -7,6 +7,7 @@ A variant of synchronisation is one more line of VARIANTS.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 from rig import environment
 from rig.training import group, ray_legacy, ray_run
-from rig.training.case import NETS, WORKERS, Case, Spec
+from rig.training.case import WORKERS, Case, Spec
 from rig.training.window import Window
 
 LEGACY_REQUIREMENTS = Path(__file__).parents[2] / "ray-legacy.txt"
@@ -39,37 +40,46 @@ class Variant:
     """A way to synchronise."""
 
     what: str
-    connect: Mapping[str, Any] = field(default_factory=dict)
-    """Further options of `sync.connect`."""
+    scaling: Mapping[str, Any]
+    """`transport` and `wire` of the job's `scaling`."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Further options of the job's `training`."""
 
 
 VARIANTS = {
-    "ring": Variant(what="fp32, ring"),
+    "memory": Variant(what="fp32, shared memory", scaling={"transport": "memory"}),
+    "ring": Variant(what="fp32, ring", scaling={"transport": "ring"}),
+    "ring-bf16": Variant(what="bfloat16 on the wire, ring", scaling={"transport": "ring", "wire": "bfloat16"}),
+    "ring-fp16": Variant(what="float16 on the wire, ring", scaling={"transport": "ring", "wire": "float16"}),
 }
-RAY_VARIANT = "ring"
-"""What `launch.train` uses by itself, with the variant's options of `training`."""
+RAY_VARIANT = "memory"
+"""What Ray's workers of one host use by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
     what: str
     run: Callable[[Case, Lab], Window]
-    nets: tuple[str, ...] = tuple(NETS)
 
 
 def _processes(
     case: Case, lab: Lab, *, program: str, workers: int, synchronised: bool, variant: Variant | None = None
 ) -> Window:
-    options = {"connect": variant.connect, "training": variant.training} if variant else {}
+    options = {"connect": _named(variant.scaling), "training": variant.training} if variant else {}
     world = workers if synchronised else 1
     specs = [Spec(program=program, case=case, world=world, rank=rank, **options) for rank in range(workers)]
     return group.measure(specs, seconds=lab.seconds, folder=lab.folder)
 
 
+def _named(scaling: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `sync.connect`: memory is told by a name that no other run has."""
+    is_memory = scaling["transport"] == "memory"
+    return {**scaling, **({"transport": f"memory:{secrets.token_hex(16)}"} if is_memory else {})}
+
+
 def _ours_by_ray(case: Case, lab: Lab) -> Window:
-    spec = Spec(program="loop", case=case, world=WORKERS, rank=0, training=VARIANTS[RAY_VARIANT].training)
+    variant = VARIANTS[RAY_VARIANT]
+    spec = Spec(program="loop", case=case, world=WORKERS, rank=0, connect=variant.scaling, training=variant.training)
     words = [spec.text(), str(lab.seconds), str(lab.shared / f"dataset-{case.net}")]
     env = environment.private(lab.folder) | {
         "STARTUP_RAY_CACHE": str(lab.shared / "cache"),
@@ -100,7 +110,7 @@ CONTESTANTS: dict[str, Contestant] = {
         for name, variant in VARIANTS.items()
     },
     "ours-ray": Contestant(
-        what=f"the same by Ray Train ({VARIANTS[RAY_VARIANT].what}), on a dataset", run=_ours_by_ray, nets=("cnn",)
+        what=f"the same by Ray Train ({VARIANTS[RAY_VARIANT].what}), on a dataset", run=_ours_by_ray
     ),
     "one": Contestant(what="startup_ray, 1 worker", run=partial(_ours, workers=1, synchronised=False)),
     "scope": Contestant(

@@ -128,7 +128,9 @@ def _longest(reports: Sequence[Report]) -> float:
 def _environment(spec: Spec, addresses: Sequence[str], folder: Path) -> dict[str, str]:
     env = private(folder) | worker_environment(1) | {"PYTHONPATH": python_path()}
     env.pop("TF_CONFIG", None)
-    if spec.world > 1:
+    if spec.world > 1 and not spec.connect.get("transport", "").startswith(
+        "memory:"
+    ):  # which TensorFlow has no part in
         cluster = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": spec.rank}}
         env["TF_CONFIG"] = json.dumps(cluster)
     return env

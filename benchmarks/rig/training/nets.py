@@ -1,6 +1,7 @@
 """The nets, in whatever Keras the caller brings: Keras 3, or legacy Keras in a peer's environment.
 
     model = build("resnet", keras)      # [N, H, W, C] in [0, 255] -> float32 logits [N, CLASSES]
+    job["model"] = {"kind": "python", "build": FOR_JOB, "args": {"name": "resnet"}}
 
 No BatchNormalization, so that contestants do not differ in how they synchronise statistics.
 """
@@ -11,6 +12,8 @@ from typing import Any
 
 from rig.training.case import CLASSES, NETS
 
+FOR_JOB = "rig.training.nets:for_job"
+"""How a job of startup_ray names these nets."""
 STAGES = (16, 32, 64)
 BLOCKS = 2
 """Of each stage."""
@@ -18,6 +21,14 @@ BLOCKS = 2
 
 def build(name: str, keras: Any) -> Any:
     return {"cnn": _cnn, "resnet": _resnet}[name](keras, NETS[name].shape)
+
+
+def for_job(image_shape: tuple[int, int, int], num_classes: int, *, name: str) -> Any:
+    """A net as startup_ray takes a user's own."""
+    import keras
+
+    assert (image_shape, num_classes) == (NETS[name].shape, CLASSES)
+    return build(name, keras)
 
 
 def _cnn(keras: Any, shape: tuple[int, int, int]) -> Any:

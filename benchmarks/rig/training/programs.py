@@ -18,16 +18,13 @@ import tensorflow as tf
 
 from rig.training import nets
 from rig.training.case import CLASSES, LEARNING_RATE, NETS, Spec
-from startup_ray.job import CnnOptions, TrainingOptions
-from startup_ray.trainers import loop
-from startup_ray.trainers.cnn import make_classifier
+from startup_ray.job import PythonOptions, TrainingOptions
+from startup_ray.trainers import loop, program
 from startup_ray.trainers.loop import Chunk, Hooks
-from startup_ray.trainers.optimizer import make_optimizer
-from startup_ray.trainers.sync import connect
+from startup_ray.trainers.sync import alone, connect
+from startup_ray.usercode import locate
 
 HOOKS = Hooks(on_chunk=lambda *_: None, on_epoch=lambda _: None, on_save=lambda _: None)
-STEPS = 10**9
-"""Of a whole run, which a constant learning rate does not depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +40,7 @@ class Train:
 def startup_ray_loop(spec: Spec) -> Train:
     """The loop and the step of production, op determinism on."""
     tf.config.experimental.enable_op_determinism()
-    sync = connect(world=spec.world, rank=spec.rank if spec.world > 1 else 0, **spec.connect)
-    keras.utils.set_random_seed(0)
+    sync = connect(world=spec.world, rank=spec.rank, **spec.connect) if spec.world > 1 else alone()
     net = NETS[spec.case.net]
     options = TrainingOptions(
         global_batch=spec.case.batch * spec.world,
@@ -52,11 +48,17 @@ def startup_ray_loop(spec: Spec) -> Train:
         steps_per_call=net.steps_per_call,
         **spec.training,
     )
-    model, optimizer = nets.build(spec.case.net, keras), make_optimizer(options, STEPS)
-    optimizer.build(model.trainable_variables)
-    program = make_classifier(net.shape, CLASSES, CnnOptions(), options, sync, seed=0, steps=STEPS)
-    program = dataclasses.replace(program, model=model, optimizer=optimizer)
-    return Train(_looped(spec, program.train_step), model)
+    wanted = program.Spec(
+        image_shape=net.shape,
+        classes=tuple(map(str, range(CLASSES))),
+        class_rows=(net.rows,) * CLASSES,
+        model=PythonOptions(build=nets.FOR_JOB, args={"name": spec.case.net}),
+        training=options,
+        seed=0,
+        code=locate(nets.FOR_JOB),
+    )
+    made = program.make_program(wanted, sync)
+    return Train(_looped(spec, made.train_step, made.sums, sync.sum), made.model)
 
 
 def strategy_scope(spec: Spec) -> Train:
@@ -79,7 +81,7 @@ def strategy_scope(spec: Spec) -> Train:
         return tf.stack([loss, tf.reduce_sum(tf.cast(hits, tf.float32))])
 
     # The replica's own sums: another all-reduce only to tell of them would cost it speed.
-    return Train(_looped(spec, lambda images, labels, _: strategy.run(replica_step, args=(images, labels))), model)
+    return Train(_looped(spec, lambda images, labels, _: strategy.run(replica_step, args=(images, labels)), 2), model)
 
 
 def keras_fit(spec: Spec) -> Train:
@@ -95,7 +97,9 @@ def keras_fit(spec: Spec) -> Train:
     )
     images, labels = _rows(spec)
     batch = tf.data.Dataset.from_tensors((images[0], labels[0])).repeat()
-    return Train(lambda calls: model.fit(batch, steps_per_epoch=calls * steps_per_call, verbose=0), model)
+    return Train(
+        lambda calls: model.fit(batch, steps_per_epoch=calls * steps_per_call, shuffle=False, verbose=0), model
+    )
 
 
 PROGRAMS: dict[str, Callable[[Spec], Train]] = {
@@ -105,10 +109,10 @@ PROGRAMS: dict[str, Callable[[Spec], Train]] = {
 }
 
 
-def _looped(spec: Spec, step: Callable[[Any, Any, Any], Any]) -> Callable[[int], Any]:
+def _looped(spec: Spec, step: Callable[[Any, Any, Any], Any], sums: int, *add_up: Any) -> Callable[[int], Any]:
     """Calls of `loop.many_steps` by `loop.run`."""
     net = NETS[spec.case.net]
-    steps = loop.many_steps(step, spec.case.batch, net.shape, sums=2)
+    steps = loop.many_steps(step, spec.case.batch, net.shape, sums, *add_up)
     rows = _rows(spec)
 
     def batches(calls: int) -> Iterator[tuple[Chunk, Any, Any]]:

@@ -15,17 +15,15 @@ from typing import Any
 
 from rig.training.case import CLASSES, LEARNING_RATE, NETS, WORKERS, Spec
 from rig.training.dataset import written
+from rig.training.nets import FOR_JOB
 from rig.training.words import BEGIN, END, SPEED, pin, tell
-from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
+from startup_ray.job import PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
 from startup_ray.runs import EXIT, read_json
 from startup_ray.session import connect
 from startup_ray.storage import open_folder
 from startup_ray.trainers import launch
 from startup_ray.trainers.messages import TrainProgress
-
-MAX_RATE = 20_000
-"""Images per second; a faster machine has a shorter window."""
 
 
 class Watch:
@@ -52,24 +50,22 @@ class Watch:
 def main() -> None:
     spec, seconds, place, fifo = Spec.parse(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
     net = NETS[spec.case.net]
-    epochs = 1 + math.ceil(seconds * MAX_RATE / net.rows)
+    epochs = 1 + math.ceil(seconds * net.max_rate / net.rows)
     options = TrainingOptions(
-        epochs=epochs, global_batch=spec.case.batch * WORKERS, learning_rate=LEARNING_RATE, **spec.training
+        epochs=epochs,
+        global_batch=spec.case.batch * WORKERS,
+        learning_rate=LEARNING_RATE,
+        steps_per_call=net.steps_per_call,
+        **spec.training,
     )
     watch = Watch(fifo, epochs)
     dataset, folder = written(Path(place), net), open_folder(str(Path(fifo).parent / "run"))
     assert len(dataset.classes) == CLASSES
+    model = PythonOptions(build=FOR_JOB, args={"name": spec.case.net})
+    scaling = ScalingOptions(workers=WORKERS, max_failures=0, **spec.connect)
     with connect(), hold(folder) as lease:
-        launch.train(
-            dataset,
-            folder,
-            lease.fence,
-            model=CnnOptions(),
-            training=options,
-            scaling=ScalingOptions(workers=WORKERS, max_failures=0),
-            seed=0,
-            on_progress=watch,
-        )
+        wanted = launch.preflight(dataset, model=model, training=options, scaling=scaling, seed=0)
+        launch.train(dataset, folder, lease.fence, spec=wanted, scaling=scaling, on_progress=watch)
     images = (epochs - 1) * (net.rows // options.global_batch) * options.global_batch
     rate = read_json(folder, EXIT)["images_per_s"]
     tell(fifo, SPEED, images=images, images_per_s=rate, whole_images_per_s=images / watch.seconds)
