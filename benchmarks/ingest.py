@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -22,17 +21,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
-from rig import burner, limit, meter, nginx, ours, peer, photos, profile, psnr
+from rig import burner, environment, limit, meter, nginx, ours, peer, photos, profile, psnr
 from rig.case import CASES, Case, Work
 from rig.figures import Figures, Pair
 from rig.meter import Usage
 from rig.peer import Setting
 
 SETTINGS = tuple(Setting(processes, threads) for processes in (1, 2) for threads in (8, 16, 32))
+PACKAGES = ("ray", "aiohttp", "simplejpeg", "pillow", "pyarrow")
 PSNR_IMAGES = 200
 LIMIT_IMAGES = 2_000
 
@@ -41,7 +40,7 @@ def main() -> None:
     args = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that all is cleared away
     meter.become_reaper()
-    print(_machine())
+    print(environment.machine(PACKAGES))
     print("meter: {:.2f} CPU s burned, {:.2f} seen\n".format(*burner.check()), flush=True)
     with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)  # nginx's workers are another user
@@ -105,10 +104,8 @@ class Bench:
     @contextmanager
     def _work(self, case: Case, urls: Sequence[str]) -> Iterator[Work]:
         folder = self.folder / str(next(self._numbers))
-        for name in ("home", "ray", "tmp"):
-            (folder / name).mkdir(parents=True)
         try:
-            yield Work(case=case, urls=urls, folder=folder, env=_environment(folder))
+            yield Work(case=case, urls=urls, folder=folder, env=environment.private(folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -140,25 +137,6 @@ class Bench:
         with self._work(case, urls[:PSNR_IMAGES]) as work:
             run(work)
             return psnr.mean_psnr(images(work, PSNR_IMAGES), bodies[:PSNR_IMAGES])
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """A home, a Ray and temporary files of its own; no proxy, and no Ray that runs already."""
-    kept = {
-        name: text
-        for name, text in os.environ.items()
-        if not name.lower().endswith("_proxy") and not name.startswith(("RAY_", "XDG_", "STARTUP_RAY_"))
-    }
-    own = {"HOME": "home", "RAY_TMPDIR": "ray", "TMPDIR": "tmp"}
-    return kept | {name: str(folder / place) for name, place in own.items()}
-
-
-def _machine() -> str:
-    names = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    versions = ", ".join(f"{name} {version(name)}" for name in ("ray", "aiohttp", "simplejpeg", "pillow", "pyarrow"))
-    machine = f"{len(os.sched_getaffinity(0))} cores ({', '.join(sorted(set(names)))}), {memory_gb:.0f} GB"
-    return f"{machine}, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
 
 
 def _arguments() -> argparse.Namespace:

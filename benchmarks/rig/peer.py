@@ -6,11 +6,6 @@ default and startup_ray does not, is switched off; so are retries, which nobody 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rig import meter
+from rig import environment, meter
 from rig.case import QUALITY, Work
 
 LIMIT_S = 1_200.0
@@ -39,18 +34,8 @@ class Setting:
 
 
 def install(requirements: Path) -> Path:
-    """The interpreter of its environment, which is made in the user's cache if it is not there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
-    place = cache / "startup_ray" / "benchmarks" / f"img2dataset-{digest}"
-    python, ready = place / "bin" / "python", place / ".ready"
-    if not ready.exists():
-        print(f"installing img2dataset into {place}", file=sys.stderr)
-        shutil.rmtree(place, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-qq", "--no-deps", "-r", str(requirements)], check=True)
-        ready.touch()
-    return python
+    """The interpreter of its environment."""
+    return environment.install("img2dataset", requirements)
 
 
 def run(work: Work, python: Path, setting: Setting) -> meter.Usage:

@@ -1,0 +1,1 @@
+"""Contestants of `training.py`: nets, worker processes, Ray drivers, results."""
