@@ -29,11 +29,14 @@ RINGS: dict[str, int] = {
     ),
     **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
+    **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
-    **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch"], 2),
+    **dict.fromkeys(
+        ["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch", "trainers.stream"], 2
+    ),
     **dict.fromkeys(["", "api", "planning", "cli", "verbs", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
