@@ -12,6 +12,8 @@ loop wants them, and are used there without a copy. Law: what is held depends on
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,11 +31,11 @@ from startup_ray.trainers.shards import decode, find_groups
 from startup_ray.trainers.windows import Order, fit_window
 
 SPLIT = "train"
-WINDOW_BYTES = 10**9
+WINDOW_BYTES = 2**28
 """Of a window's encoded images, on all workers together."""
-BLOCK_BYTES = 2**23
+BLOCK_BYTES = 2**22
 """Of decoded images that are handed over together: large beside what Ray does for each, small beside the memory."""
-BLOCKS_READY = 4
+BLOCKS_READY = 8
 """Blocks that wait for the loop, beside one or two in the task's hands. They last while the next window is read."""
 WINDOWS_AT_ONCE = 64
 """Windows of one execution, of this epoch and later ones: each execution begins without anything ready."""
@@ -65,6 +67,16 @@ class Stream:
         """Whole global batches of labelled rows; the tail of an epoch's order is dropped."""
         return self.order.steps_per_epoch
 
+    @property
+    def block_steps(self) -> int:
+        """Steps of a block, one at least."""
+        return max(self.block_bytes // self._step_bytes, 1)
+
+    @property
+    def ready_bytes(self) -> int:
+        """Of decoded images that wait for the loop, at most."""
+        return BLOCKS_READY * self.block_steps * self._step_bytes
+
     def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, NDArray[np.uint8], NDArray[np.int32]]]:
         """Each chunk with its images uint8 [count, rows, H, W, C] and labels int32 [count, rows].
 
@@ -82,9 +94,7 @@ class Stream:
         """The rows of one window from step `first` of the epoch on, in this process; what a task does."""
         window = next(self.order.windows(epoch, first))
         cuts = self.order.cut(window, self.positions, skip=first - window.first)
-        step_bytes = self.rows * int(np.prod(self.dataset.image_shape))
-        steps = max(self.block_bytes // step_bytes, 1)
-        return decode(self.dataset, SPLIT, cuts, rows=self.rows, block_steps=steps, threads=self.threads)
+        return decode(self.dataset, SPLIT, cuts, rows=self.rows, block_steps=self.block_steps, threads=self.threads)
 
     def blocks_from(self, step: int) -> Generator[Batch]:
         """The rows of all steps from `step` of the run on, block after block, by Ray Data."""
@@ -99,6 +109,10 @@ class Stream:
             for window in self.order.windows(number, first):
                 yield number, max(window.first, first)
             first = 0
+
+    @property
+    def _step_bytes(self) -> int:
+        return self.rows * math.prod(self.dataset.image_shape)
 
 
 class _Steps:
@@ -150,6 +164,7 @@ def open_stream(
     Raises:
         StorageError: a shard cannot be read, or they do not hold what `dataset.json` counts.
     """
+    importlib.import_module("ray.data")  # takes seconds, which here pass while TensorFlow is imported
     groups = find_groups(dataset, SPLIT)
     window_rows = fit_window(groups, window_bytes, global_batch)
     order = Order(groups=groups, global_batch=global_batch, seed=seed, window_rows=window_rows)
@@ -162,11 +177,11 @@ def _execute(stream: Stream, windows: Sequence[tuple[int, int]]) -> Generator[Ba
 
     options = ray.data.ExecutionOptions(
         preserve_order=True,
-        resource_limits=ray.data.ExecutionResources.for_limits(object_store_memory=BLOCKS_READY * stream.block_bytes),
+        resource_limits=ray.data.ExecutionResources.for_limits(object_store_memory=stream.ready_bytes),
     )
     settings: dict[str, Any] = {
         "execution_options": options,
-        "target_max_block_size": None,  # blocks stay as they are yielded
+        "target_max_block_size": 1,  # what a task yields, one row of a table, is handed on at once
         "execution_no_progress_timeout_s": -1,  # a loop that validates takes nothing for as long as it likes
     }
     with told_as_ours("stream of images"), quiet_data(**settings):
@@ -185,7 +200,7 @@ def _execute(stream: Stream, windows: Sequence[tuple[int, int]]) -> Generator[Ba
         with closing(iter(batches)) as stored:
             for block in stored:
                 raise_packed(block["error"][0])
-                yield block["images"], block["labels"]
+                yield block["images"][0], block["labels"][0]
 
 
 def _decode_window(job: dict[str, NDArray[np.int64]], stream: Stream) -> Iterator[dict[str, Any]]:
@@ -193,9 +208,9 @@ def _decode_window(job: dict[str, NDArray[np.int64]], stream: Stream) -> Iterato
     epoch, first = int(job["epoch"][0]), int(job["first"][0])
     try:
         for images, labels in stream.window_blocks(epoch, first):
-            yield {"images": images, "labels": labels, "error": [b""] * len(labels)}
+            yield {"images": images[np.newaxis], "labels": labels[np.newaxis], "error": [b""]}
     except StartupRayError as error:
-        nothing = np.zeros((1, 0), np.uint8)
+        nothing = np.zeros((1, 1), np.uint8)
         yield {"images": nothing, "labels": nothing, "error": [pack_error(error)]}
 
 

@@ -18,7 +18,7 @@ from startup_ray.errors import StorageError
 from startup_ray.storage import Folder
 from startup_ray.trainers.feed import share
 from startup_ray.trainers.loop import Plan, chunks
-from startup_ray.trainers.stream import BLOCKS_READY, Stream, open_stream
+from startup_ray.trainers.stream import BLOCKS_READY, WINDOWS_AT_ONCE, Stream, open_stream
 from tests.fakes import make_dataset, patterns
 from tests.ray.training import MARKS, await_until
 
@@ -105,6 +105,14 @@ def test_begun_at_any_step_it_draws_what_it_would_have_drawn(
     images_dataset: Dataset, alone: tuple[np.ndarray, np.ndarray], start: int, k: int
 ) -> None:
     assert equal(drawn(stream_of(images_dataset), k=k, start=start), (alone[0][start:], alone[1][start:]))
+
+
+def test_more_windows_than_one_execution_takes_are_drawn_in_order(images_dataset: Dataset) -> None:
+    stream = stream_of(images_dataset, window_steps=1)
+    windows = [(epoch, step) for epoch in range(EPOCHS) for step in range(stream.steps_per_epoch)]
+    assert len(windows) > WINDOWS_AT_ONCE
+    here = [part for epoch, step in windows for part in stream.window_blocks(epoch, step)]
+    assert equal(drawn(stream), (np.concatenate([a for a, _ in here]), np.concatenate([b for _, b in here])))
 
 
 def test_a_killed_decoder_costs_no_row(images_dataset: Dataset, alone: tuple[np.ndarray, np.ndarray]) -> None:
