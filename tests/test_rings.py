@@ -29,7 +29,7 @@ RINGS: dict[str, int] = {
     ),
     **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
-    **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels"], 1),
+    **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels", "trainers.pace"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["doctor.checks"], 1),

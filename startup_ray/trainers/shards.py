@@ -1,8 +1,8 @@
 """The labelled rows of a split, read from the dataset's shards as they are needed.
 
     groups = find_groups(dataset, "train")
-    for images, labels in decode(dataset, "train", cuts, rows=32, block_steps=10):
-        ...                             # uint8 [steps, rows, H, W, C], int32 [steps, rows]
+    held = read(dataset, "train", cuts, rows=32)
+    images, labels = held.decode(0, 10)         # of ten steps: uint8 [10, rows, H, W, C], int32 [10, rows]
 
 What is held of a window is its encoded images; they are decoded a few steps at a time. Each worker reads the row groups
 of a window whole, and keeps and decodes its own rows alone.
@@ -10,8 +10,9 @@ of a window whole, and keeps and decodes its own rows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -44,18 +45,52 @@ def find_groups(dataset: Dataset, split: str) -> tuple[Group, ...]:
     return tuple(group for _, groups in found for group in groups)
 
 
-def decode(
-    dataset: Dataset, split: str, cuts: Sequence[Cut], *, rows: int, block_steps: int, threads: int = 1
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
-    """A worker's rows of a window: images uint8 [steps, rows, H, W, C] and labels int32 [steps, rows], block by block.
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A worker's rows of a window, encoded until they are wanted."""
 
-    Args:
-        rows: of a step.
-        block_steps: of a block, the last one may have fewer.
-        threads: that decode together.
+    dataset: Dataset
+    cuts: Sequence[Cut]
+    encoded: list[bytes]
+    labels: NDArray[np.int32]
+    rows: int
+    """Of a step."""
+    threads: int
+    """That decode together."""
+
+    @property
+    def steps(self) -> int:
+        return len(self.encoded) // self.rows
+
+    def decode(self, first: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Images uint8 [stop - first, rows, H, W, C] and labels int32 [stop - first, rows]; once, then they are gone.
+
+        Raises:
+            StorageError: an image cannot be decoded.
+        """
+        low, high = first * self.rows, stop * self.rows
+        images = np.empty((high - low, *self.dataset.image_shape), np.uint8)
+        decoder = Decoder(self.dataset.image_shape)
+
+        def fill(places: range) -> None:
+            for place in places:
+                try:
+                    decoder.into(images[place - low], self.encoded[place])
+                except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
+                    raise damaged(self.dataset, _shard_of(self.cuts, place), error) from error
+                self.encoded[place] = b""
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(fill, _parts(low, high, self.threads)))
+        shape = (stop - first, self.rows)
+        return images.reshape(*shape, *self.dataset.image_shape), self.labels[low:high].reshape(shape)
+
+
+def read(dataset: Dataset, split: str, cuts: Sequence[Cut], *, rows: int, threads: int = 1) -> Held:
+    """A worker's rows of a window.
 
     Raises:
-        StorageError: a shard or an image in it cannot be read.
+        StorageError: a shard cannot be read.
     """
     count = sum(len(cut.rows) for cut in cuts)
     encoded, labels = [b""] * count, np.empty(count, np.int32)
@@ -64,23 +99,7 @@ def decode(
             labels[cut.places] = classes
             for place, image in zip(cut.places.tolist(), images.to_pylist(), strict=True):
                 encoded[place] = image
-    decoder = Decoder(dataset.image_shape)
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, count, rows * block_steps):
-            stop = min(start + rows * block_steps, count)
-            pixels = np.empty((stop - start, *dataset.image_shape), np.uint8)
-
-            def fill(places: range, start: int = start, pixels: NDArray[np.uint8] = pixels) -> None:
-                for place in places:
-                    try:
-                        decoder.into(pixels[place - start], encoded[place])
-                    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
-                        raise damaged(dataset, _shard_of(cuts, place), error) from error
-                    encoded[place] = b""
-
-            list(pool.map(fill, _parts(start, stop, threads)))
-            shape = (-1, rows, *dataset.image_shape)
-            yield pixels.reshape(shape), labels[start:stop].reshape(-1, rows)
+    return Held(dataset=dataset, cuts=cuts, encoded=encoded, labels=labels, rows=rows, threads=threads)
 
 
 def _count(dataset: Dataset, split: str, shard: str) -> tuple[int, list[Group]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError
+from startup_ray.progress import ignore
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 from startup_ray.trainers.loop import Chunk
-from startup_ray.trainers.shards import decode, find_groups
+from startup_ray.trainers.pace import Pace
+from startup_ray.trainers.shards import find_groups, read
 from startup_ray.trainers.windows import Order, fit_window
 
 SPLIT = "train"
@@ -35,8 +37,10 @@ WINDOW_BYTES = 2**28
 """Of a window's encoded images, on all workers together."""
 BLOCK_BYTES = 2**22
 """Of decoded images that are handed over together: large beside what Ray does for each, small beside the memory."""
-BLOCKS_READY = 8
-"""Blocks that wait for the loop, beside one or two in the task's hands. They last while the next window is read."""
+READY_BYTES = 2**25
+"""Of blocks that wait for the loop. They last while the next window is read."""
+LEAST_READY = 3
+"""Blocks: Ray Data hands on one when it has the next."""
 WINDOWS_AT_ONCE = 64
 """Windows of one execution, of this epoch and later ones: each execution begins without anything ready."""
 
@@ -56,6 +60,7 @@ class Stream:
     threads: int = 1
     """That decode together."""
     block_bytes: int = BLOCK_BYTES
+    ready_bytes: int = READY_BYTES
 
     @property
     def rows(self) -> int:
@@ -73,9 +78,9 @@ class Stream:
         return max(self.block_bytes // self._step_bytes, 1)
 
     @property
-    def ready_bytes(self) -> int:
-        """Of decoded images that wait for the loop, at most."""
-        return BLOCKS_READY * self.block_steps * self._step_bytes
+    def blocks_ready(self) -> int:
+        """Blocks that are decoded and not yet taken, at most."""
+        return max(self.ready_bytes // (self.block_steps * self._step_bytes), LEAST_READY)
 
     def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, NDArray[np.uint8], NDArray[np.int32]]]:
         """Each chunk with its images uint8 [count, rows, H, W, C] and labels int32 [count, rows].
@@ -90,11 +95,18 @@ class Stream:
             for chunk in chunks:
                 yield chunk, *steps.take(chunk)
 
-    def window_blocks(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The rows of one window from step `first` of the epoch on, in this process; what a task does."""
+    def window_blocks(self, epoch: int, first: int, await_turn: Callable[[int], None] = ignore) -> Iterator[Batch]:
+        """The rows of one window from step `first` of the epoch on, in this process; what a task does.
+
+        Args:
+            await_turn: called with the number of each block before it is decoded, from 0.
+        """
         window = next(self.order.windows(epoch, first))
         cuts = self.order.cut(window, self.positions, skip=first - window.first)
-        return decode(self.dataset, SPLIT, cuts, rows=self.rows, block_steps=self.block_steps, threads=self.threads)
+        held = read(self.dataset, SPLIT, cuts, rows=self.rows, threads=self.threads)
+        for number, start in enumerate(range(0, held.steps, self.block_steps)):
+            await_turn(number)
+            yield held.decode(start, min(start + self.block_steps, held.steps))
 
     def blocks_from(self, step: int) -> Generator[Batch]:
         """The rows of all steps from `step` of the run on, block after block, by Ray Data."""
@@ -175,22 +187,16 @@ def _execute(stream: Stream, windows: Sequence[tuple[int, int]]) -> Generator[Ba
     """The blocks of some windows, each given by its epoch and first wanted step, in order."""
     import ray.data
 
-    options = ray.data.ExecutionOptions(
-        preserve_order=True,
-        resource_limits=ray.data.ExecutionResources.for_limits(object_store_memory=stream.ready_bytes),
-    )
     settings: dict[str, Any] = {
-        "execution_options": options,
+        "execution_options": ray.data.ExecutionOptions(preserve_order=True),
         "target_max_block_size": 1,  # what a task yields, one row of a table, is handed on at once
         "execution_no_progress_timeout_s": -1,  # a loop that validates takes nothing for as long as it likes
     }
-    with told_as_ours("stream of images"), quiet_data(**settings):
-        jobs = ray.data.from_items(
-            [{"epoch": epoch, "first": first} for epoch, first in windows], override_num_blocks=len(windows)
-        )
+    with told_as_ours("stream of images"), quiet_data(**settings), Pace.begin() as pace:
+        jobs = ray.data.from_items(_jobs(stream, windows), override_num_blocks=len(windows))
         blocks = jobs.map_batches(
             _decode_window,
-            fn_kwargs={"stream": stream},
+            fn_kwargs={"stream": stream, "pace": pace.path},
             batch_size=None,
             compute=ray.data.TaskPoolStrategy(size=1),
             num_cpus=0,  # the training workers may have taken all CPUs
@@ -199,15 +205,29 @@ def _execute(stream: Stream, windows: Sequence[tuple[int, int]]) -> Generator[Ba
         batches: Any = blocks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
         with closing(iter(batches)) as stored:
             for block in stored:
+                pace.take()
                 raise_packed(block["error"][0])
                 yield block["images"][0], block["labels"][0]
 
 
-def _decode_window(job: dict[str, NDArray[np.int64]], stream: Stream) -> Iterator[dict[str, Any]]:
-    """In a task of Ray Data: the blocks of one window."""
-    epoch, first = int(job["epoch"][0]), int(job["first"][0])
+def _jobs(stream: Stream, windows: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
+    """Epoch and first wanted step of each window, and how many blocks come before it."""
+    jobs, before = [], 0
+    for epoch, first in windows:
+        jobs.append({"epoch": epoch, "first": first, "before": before})
+        window = next(stream.order.windows(epoch, first))
+        before += -(-(window.first + window.steps - first) // stream.block_steps)
+    return jobs
+
+
+def _decode_window(job: dict[str, Any], stream: Stream, pace: str) -> Iterator[dict[str, Any]]:
+    """In a task of Ray Data: the blocks of one window, each when it is wanted."""
+    epoch, first, before = (int(job[name][0]) for name in ("epoch", "first", "before"))
+    turns = Pace.join(pace)
     try:
-        for images, labels in stream.window_blocks(epoch, first):
+        for images, labels in stream.window_blocks(
+            epoch, first, lambda number: turns.await_turn(before + number, ahead=stream.blocks_ready)
+        ):
             yield {"images": images[np.newaxis], "labels": labels[np.newaxis], "error": [b""]}
     except StartupRayError as error:
         nothing = np.zeros((1, 1), np.uint8)

@@ -42,7 +42,7 @@ def decoded(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("store", ["png", "jpeg"])
 @pytest.mark.parametrize("shape", [(28, 28, 1), (7, 31, 1), (64, 48, 3), (1, 1, 3), (300, 300, 3)])
 def test_what_ingest_stores(store: str, shape: tuple[int, int, int]) -> None:
-    options = ImageOptions(size=shape[:2], channels=shape[2], store=store)  # type: ignore[arg-type]
+    options = ImageOptions(size=shape[:2], channels=shape[2], store=store)
     for seed in range(5):
         encoded = encode(picture(shape, seed), options)
         np.testing.assert_array_equal(decoded(encoded, shape), by_pillow(encoded, shape))

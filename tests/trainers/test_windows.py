@@ -140,5 +140,5 @@ def test_the_feed_is_chosen_by_the_size_of_the_decoded_split() -> None:
 
 def test_who_asks_for_a_feed_gets_it() -> None:
     for wanted in ("memory", "stream"):
-        choice = choose_feed(dataset(1_000), 1, wanted)  # type: ignore[arg-type]
+        choice = choose_feed(dataset(1_000), 1, wanted)
         assert (choice.feed, f"scaling.feed is {wanted}" in choice.reason) == (wanted, True)
