@@ -152,7 +152,7 @@ def decoded(dataset):
         images = [np.asarray(Image.open(io.BytesIO(image)), np.uint8).reshape(shape) for image in batch["image"]]
         return {"image": np.stack(images), "label": batch["label"].astype(np.int32)}
 
-    rows = ray.data.read_parquet(dataset.folder.path("images"), columns=["image", "label", "split"])
+    rows = ray.data.read_parquet(dataset.folder.path("images")).select_columns(["image", "label", "split"])
     return rows.filter(expr=col("split") == "train").map_batches(decode, num_cpus=0.5)
 
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError
-from startup_ray.progress import ignore
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 from startup_ray.trainers.loop import Chunk
 from startup_ray.trainers.pace import Pace
@@ -95,7 +94,9 @@ class Stream:
             for chunk in chunks:
                 yield chunk, *steps.take(chunk)
 
-    def window_blocks(self, epoch: int, first: int, await_turn: Callable[[int], None] = ignore) -> Iterator[Batch]:
+    def window_blocks(
+        self, epoch: int, first: int, await_turn: Callable[[int], object] = lambda _: None
+    ) -> Iterator[Batch]:
         """The rows of one window from step `first` of the epoch on, in this process; what a task does.
 
         Args:
@@ -194,8 +195,9 @@ def _execute(stream: Stream, windows: Sequence[tuple[int, int]]) -> Generator[Ba
     }
     with told_as_ours("stream of images"), quiet_data(**settings), Pace.begin() as pace:
         jobs = ray.data.from_items(_jobs(stream, windows), override_num_blocks=len(windows))
+        task: Any = _decode_window  # a generator, which Ray Data's annotations do not foresee with arguments
         blocks = jobs.map_batches(
-            _decode_window,
+            task,
             fn_kwargs={"stream": stream, "pace": pace.path},
             batch_size=None,
             compute=ray.data.TaskPoolStrategy(size=1),
