@@ -25,7 +25,8 @@ soak: $(READY)
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 bench: $(READY)
-	$(BIN)/python benchmarks/feed.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/driver_memory.py
 	$(BIN)/python benchmarks/ingest.py
 

@@ -96,8 +96,9 @@ def train_model(
         return run
     from startup_ray.session import require_storage
     from startup_ray.trainers import launch
+    from startup_ray.trainers.preflight import preflight
 
-    spec = launch.preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
+    spec = preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
     require_storage(folder)
     with hold(folder) as lease:
         describe(folder, job, dataset)

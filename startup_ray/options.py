@@ -108,6 +108,10 @@ class TrainingOptions(Section):
         None, min_length=1, description="folder of a run, or a .keras file, whose weights are the first ones"
     )
     freeze: tuple[str, ...] = Field((), description="layers that are not trained, by name or pattern: ['conv*']")
+    feed: Literal["auto", "memory", "stream"] = Field(
+        "auto", description="how images reach the workers; auto: stream what is larger than cache_limit"
+    )
+    cache_limit: Scaled = Field(64 * 10**9, description="most that a node keeps of decoded training images, e.g. 20GB")
     steps_per_call: PositiveInt = Field(16, description="steps inside one tf.function call; changes speed, no result")
     checkpoint_every_steps: PositiveInt = Field(200, description="also at the end of each epoch")
     keep: PositiveInt = Field(3, description="checkpoints to keep, the newest")
@@ -138,10 +142,6 @@ class ScalingOptions(Section):
     wire: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of gradients by ring or nccl; 16 bits are faster and less exact"
     )
-    feed: Literal["auto", "memory", "stream"] = Field(
-        "auto", description="how images reach the workers; auto: stream what is larger than cache_limit"
-    )
-    cache_limit: Scaled = Field(64 * 10**9, description="most that a node keeps of decoded training images, e.g. 20GB")
     max_failures: int = Field(3, ge=0, description="restarts from the last checkpoint before giving up")
 
     @field_validator("workers")

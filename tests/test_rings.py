@@ -47,14 +47,29 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["trainers.program", "trainers.objective", "trainers.contract", "trainers.validation"], 1),
     **dict.fromkeys(["trainers.applications", "trainers.warm"], 1),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
+    **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels", "trainers.pace"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data"], 1),
     **dict.fromkeys(["export", "export.formats", "export.compare", "export.samples", "export.quiet"], 1),
     **dict.fromkeys(["predict", "predict.files", "predict.gather", "predict.table"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
-    **dict.fromkeys(["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch"], 2),
+    **dict.fromkeys(
+        ["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch", "trainers.preflight"], 2
+    ),
     **dict.fromkeys(["", "api", "planning", "cli", "verbs", "model_verbs", "console", "__main__"], 3),
+    **dict.fromkeys(
+        [
+            "trainers.backend",
+            "trainers.worker",
+            "trainers.failures",
+            "trainers.launch",
+            "trainers.preflight",
+            "trainers.stream",
+        ],
+        2,
+    ),
+    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
 

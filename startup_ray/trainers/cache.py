@@ -9,7 +9,6 @@ exceed the RAM. They lie on node-local disk, in STARTUP_RAY_CACHE, else XDG_CACH
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StorageError
+from startup_ray.trainers.pixels import Decoder
 
 OnProgress = Callable[[int, int], None]
 
 NO_LABEL = -1
+_HINT = "run `startup-ray ingest JOB --fresh`"
 TOLD_EVERY = 500
 """Rows between two words about progress."""
 LOCK_TIMEOUT_S = 3_600.0
@@ -119,13 +120,8 @@ def _replace(target: Path, dataset: Dataset, split: str, on_progress: OnProgress
 
 
 def _write(draft: Path, dataset: Dataset, split: str, on_progress: OnProgress) -> None:
-    names = pa.concat_tables(list(_tables(dataset, split, ["id", "label"])))
-    if len(names) != dataset.splits[split]:
-        raise StorageError(
-            f"{len(names)} images in the {split} split, dataset.json counts {dataset.splits[split]}",
-            where=str(dataset.folder),
-            hint="run `startup-ray ingest JOB --fresh`",
-        )
+    names = pa.concat_tables([table for _, table in _tables(dataset, split, ["id", "label"])])
+    require_count(dataset, split, len(names))
     order = pc.sort_indices(names, sort_keys=[("id", "ascending")])
     index_of: dict[str | None, int] = {name: i for i, name in enumerate(dataset.classes)}
     sorted_names = names.take(order)
@@ -143,18 +139,20 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
         np.save(path, np.empty(shape, np.uint8))  # an empty file cannot be mapped for writing
         return
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    decoder = Decoder(dataset.image_shape)
 
-    def decode(job: tuple[int, bytes]) -> None:
-        at, encoded = job
+    def decode(job: tuple[str, int, bytes]) -> None:
+        name, at, encoded = job
         try:
-            images[at] = np.asarray(Image.open(io.BytesIO(encoded)), np.uint8).reshape(dataset.image_shape)
+            decoder.into(images[at], encoded)
         except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
-            raise _damaged(dataset, error) from error
+            raise damaged(dataset, name, error) from error
 
     start = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the GIL
-        for table in _tables(dataset, split, ["image"]):
-            jobs = zip(place[start : start + len(table)].tolist(), table["image"].to_pylist(), strict=True)
+        for name, table in _tables(dataset, split, ["image"]):
+            places = place[start : start + len(table)].tolist()
+            jobs = zip(repeat(name), places, table["image"].to_pylist(), strict=False)
             for done, _ in enumerate(pool.map(decode, jobs), start + 1):
                 if done % TOLD_EVERY == 0 or done == len(place):
                     on_progress(done, len(place))
@@ -162,19 +160,34 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
     images.flush()
 
 
-def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[Any]:
-    """One table per shard, so that a whole dataset is never held; rows keep the order of the files."""
+def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[tuple[str, Any]]:
+    """Name and table of each shard, so that a whole dataset is never held; rows keep the order of the files."""
     filesystem, root = dataset.folder.filesystem()
     for name in dataset.shards:
         path, keep = f"{root}/images/{name}", pc.field("split") == split
         try:
             table = pq.read_table(path, columns=columns, filters=keep, filesystem=filesystem)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise _damaged(dataset, error) from error
-        yield table
+            raise damaged(dataset, name, error) from error
+        yield name, table
 
 
-def _damaged(dataset: Dataset, error: Exception) -> StorageError:
+def require_count(dataset: Dataset, split: str, rows: int) -> None:
+    """See that the shards hold the images of a split that `dataset.json` counts.
+
+    Raises:
+        StorageError: they do not.
+    """
+    if rows != dataset.splits[split]:
+        raise StorageError(
+            f"{rows} images in the {split} split, dataset.json counts {dataset.splits[split]}",
+            where=str(dataset.folder),
+            hint=_HINT,
+        )
+
+
+def damaged(dataset: Dataset, shard: str, error: Exception) -> StorageError:
+    """What to tell of a file in `images/` that cannot be read, or an image in it."""
     reason = str(error).split("\n", 1)[0]
-    hint = "run `startup-ray ingest JOB --fresh`"
-    return StorageError(f"cannot read the dataset: {reason}", where=str(dataset.folder), hint=hint)
+    place = dataset.folder.path(f"images/{shard}")
+    return StorageError(f"cannot read the dataset: {reason}", where=place, hint=_HINT)

@@ -102,6 +102,8 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T]:
     finally:
         is_closed.set()
         thread.join()
+        if isinstance(items, Generator):  # what is left of it is not wanted any more
+            items.close()
 
 
 def _put(ready: queue.Queue[T], item: T, is_closed: threading.Event) -> bool:

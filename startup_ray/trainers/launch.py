@@ -1,4 +1,4 @@
-"""Training on Ray Train: what must hold before it starts, the workers, and their result as our values.
+"""Training on Ray Train: the workers, and their result as our values.
 
     spec = preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
     document = train(dataset, folder, lease.fence, spec=spec, scaling=job.scaling, on_progress=print)
@@ -10,13 +10,11 @@ workers, watches them, and starts them again.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -29,9 +27,9 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from startup_ray.dataset import Dataset, read_split
-from startup_ray.errors import ClusterError, StartupRayError, UsageError
-from startup_ray.job import CnnOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
+from startup_ray.dataset import Dataset
+from startup_ray.errors import StartupRayError
+from startup_ray.job import ScalingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
 from startup_ray.remote import run_task
@@ -41,17 +39,14 @@ from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
 from startup_ray.trainers.failures import Watch, explain, limits
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
-from startup_ray.trainers.models import feature_shape
-from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
+from startup_ray.trainers.preflight import WAIT_S, await_room, per_worker
+from startup_ray.trainers.program import Spec
 from startup_ray.trainers.worker import Task, require_gpu, work
-from startup_ray.usercode import locate
 
 log = logging.getLogger("startup_ray")
 
 RAY = "ray"
 """Ray Train's own files while it runs: it wants a place that all nodes see. What lasts is written by rank 0."""
-FREE_CPUS_S = 45.0
-"""How long training waits for CPUs that other work holds."""
 RESIZE_S = 60.0
 """How often a group of workers that may grow looks for room; growing costs a restart from the last checkpoint."""
 CONTROLLER_FAILURES = 3
@@ -66,7 +61,7 @@ def train(
     spec: Spec,
     scaling: ScalingOptions,
     on_progress: Callable[[TrainProgress | DecodeProgress], None] = ignore,
-    wait_s: float = FREE_CPUS_S,
+    wait_s: float = WAIT_S,
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint if it has one, and write `exit.json`.
 
@@ -86,7 +81,7 @@ def train(
         TrainingError: it diverged, or workers died more than `scaling.max_failures` times.
         KeyboardInterrupt: after Ctrl-C; the workers are gone, the last checkpoint stays.
     """
-    _await_room(scaling, wait_s)
+    await_room(scaling, wait_s)
     if scaling.gpus_per_worker:  # rather than after all restarts
         run_task(require_gpu, stage="look at the GPUs", gpus=scaling.gpus_per_worker)
     began = time.monotonic()
@@ -122,100 +117,6 @@ def train(
     return document
 
 
-def preflight(
-    dataset: Dataset, *, model: ModelOptions, training: TrainingOptions, scaling: ScalingOptions, seed: int
-) -> Spec:
-    """See that data, options and cluster fit, before anything is started or written.
-
-    Returns:
-        What the workers make their program from.
-
-    Raises:
-        UsageError: no labels, one class, images or options that do not fit the model, a model that does not keep the
-            contract, or not: labelled rows >= global_batch >= accumulate * workers.
-        ClusterError: more CPUs or GPUs asked for than the cluster has.
-    """
-    rows = _require_rows(dataset, training, scaling)
-    _require_resources(scaling)
-    spec = Spec(
-        image_shape=dataset.image_shape,
-        classes=dataset.classes,
-        class_rows=rows,
-        model=model,
-        training=training,
-        seed=seed,
-        code=locate(model.build) if isinstance(model, PythonOptions) else None,
-    )
-    class_weights(training.class_weights, dataset.classes, rows)
-    if isinstance(model, CnnOptions):
-        feature_shape(dataset.image_shape, model)
-    if needs_examination(spec):
-        log.info("train: looking at the model")
-        note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
-        if note:
-            log.info("train: %s", note)
-    return spec
-
-
-def _require_resources(scaling: ScalingOptions) -> None:
-    wanted = _per_worker(scaling)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
-    if room < scaling.min_workers:
-        asked = " and ".join(f"{scaling.min_workers * each:g} {name}s" for name, each in wanted.items())
-        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in wanted)
-        each = ", ".join(f"{each:g} {name}" for name, each in wanted.items())
-        workers = f"{scaling.min_workers} workers of {each}"
-        raise ClusterError(
-            f"training asks for {asked} ({workers}), the cluster has {has}"
-            + (f" on {len(nodes)} nodes" if len(nodes) > 1 else ""),
-            hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
-        )
-
-
-def _per_worker(scaling: ScalingOptions) -> dict[str, float]:
-    gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
-    return {"CPU": float(scaling.threads_per_worker), **gpus}
-
-
-def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> tuple[int, ...]:
-    """Training rows of each class."""
-    where, batch = str(dataset.folder), training.global_batch
-    if len(dataset.classes) < 2:
-        names = f"only the class {dataset.classes[0]!r}" if dataset.classes else "no labels"
-        hint = "give the manifest's items a `label` each, of two classes at least"
-        raise UsageError(f"the dataset has {names}: there is nothing to tell apart", where=where, hint=hint)
-    counts = Counter(read_split(dataset, "train", ["label"])["label"].to_pylist())
-    rows = tuple(counts[name] for name in dataset.classes)
-    if sum(rows) < batch:
-        raise UsageError(
-            f"training.global_batch is {batch}, the train split has {sum(rows)} labelled rows",
-            where=where,
-            hint=f"set training.global_batch to {sum(rows)} or less, or ingest more images",
-        )
-    workers, parts = scaling.max_workers, training.accumulate
-    if batch < workers * parts:
-        each = f"{workers} workers" + (f" in {parts} parts" if parts > 1 else "")
-        raise UsageError(
-            f"training.global_batch is {batch}, too few for {each}: each needs a row",
-            hint=f"set training.global_batch to {workers * parts} or more, or lower scaling.workers",
-        )
-    return rows
-
-
-def _await_room(scaling: ScalingOptions, wait_s: float) -> None:
-    deadline = time.monotonic() + wait_s
-    for name, each in _per_worker(scaling).items():
-        wanted = scaling.min_workers * each
-        while (free := float(ray.available_resources().get(name, 0))) < wanted - 1e-9:
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"training needs {wanted:g} {name}s, only {free:g} were free for {wait_s:.0f} s",
-                    hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
-                )
-            time.sleep(0.2)
-
-
 def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
     """Ray Train's result, or error, as our own."""
     scaling = task.scaling
@@ -238,7 +139,7 @@ def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
         scaling_config=ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=bool(scaling.gpus_per_worker),
-            resources_per_worker=_per_worker(scaling),
+            resources_per_worker=per_worker(scaling),
             elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=run_config,

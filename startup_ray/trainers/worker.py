@@ -20,11 +20,13 @@ from startup_ray.trainers import checkpoint, loop
 from startup_ray.trainers.backend import TRANSPORT
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.checkpoint import State
-from startup_ray.trainers.feed import Feed, prefetch
+from startup_ray.trainers.feed import Feed, places_of, prefetch
 from startup_ray.trainers.loop import Hooks, Plan
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note
 from startup_ray.trainers.program import Spec, begin_with, make_program
 from startup_ray.trainers.recorder import Recorder, Validate
+from startup_ray.trainers.stream import Stream, open_stream
+from startup_ray.trainers.windows import choose_feed
 from startup_ray.trainers.writer import Writer
 
 log = logging.getLogger("startup_ray")
@@ -53,18 +55,24 @@ def work(
         What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
-    train, val = _images(task, emit)
-    feed, plan = _feed_and_plan(task, train, rank, world)
+    spec, choice = task.spec, choose_feed(task.dataset, task.spec.training.cache_limit, task.spec.training.feed)
+    feed, val = _images(task, choice.feed, rank, world, emit)
+    plan = Plan(
+        steps=spec.steps,
+        steps_per_epoch=spec.steps_per_epoch,
+        steps_per_call=spec.training.steps_per_call,
+        checkpoint_every_steps=spec.training.checkpoint_every_steps,
+    )
     sync, gpu = _connect(task.scaling, rank, world, meet)
     try:  # from here on, errors of ours are met by all workers
-        program = make_program(task.spec, sync, gpu=gpu)
+        program = make_program(spec, sync, gpu=gpu)
         state = _restore(task, program, emit)
         steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, program.sums, sync.sum)
         with Writer() as writer, closing(prefetch(feed.batches(loop.chunks(plan, state.position.step)))) as batches:
             recorder = Recorder(
                 folder=task.folder,
                 fence=task.fence,
-                options=task.spec.training,
+                options=spec.training,
                 classes=task.dataset.classes,
                 plan=plan,
                 program=program,
@@ -85,37 +93,43 @@ def work(
         return error
 
 
-def _images(task: Task, emit: Emit) -> tuple[Rows, Rows]:
-    """Rows of train and val, made ready while TensorFlow, which takes seconds, is imported."""
+def _images(task: Task, kind: str, rank: int, world: int, emit: Emit) -> tuple[Feed | Stream, Rows]:
+    """The feed, and the rows of val, made ready while TensorFlow, which takes seconds, is imported."""
     loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
     loading.start()
-    train, val = _rows(task, "train", emit), _rows(task, "val", emit)
+    feed = _stream(task, rank, world) if kind == "stream" else _feed(task, rank, world, emit)
+    val = _rows(task, "val", emit)
     loading.join()
-    return train, val
+    return feed, val
 
 
 def _rows(task: Task, split: str, emit: Emit) -> Rows:
     return open_split(task.dataset, split, lambda done, total: emit(DecodeProgress(split, done, total)))
 
 
-def _feed_and_plan(task: Task, train: Rows, rank: int, world: int) -> tuple[Feed, Plan]:
-    options = task.spec.training
-    feed = Feed(
+def _feed(task: Task, rank: int, world: int, emit: Emit) -> Feed:
+    train = _rows(task, "train", emit)
+    return Feed(
         images=train.images,
         labels=train.labels,
-        global_batch=options.global_batch,
+        global_batch=task.spec.training.global_batch,
         seed=task.spec.seed,
         rank=rank,
         world=world,
-        parts=options.accumulate,
+        parts=task.spec.training.accumulate,
     )
-    plan = Plan(
-        steps=task.spec.steps,
-        steps_per_epoch=task.spec.steps_per_epoch,
-        steps_per_call=options.steps_per_call,
-        checkpoint_every_steps=options.checkpoint_every_steps,
+
+
+def _stream(task: Task, rank: int, world: int) -> Stream:
+    training = task.spec.training
+    return open_stream(
+        task.dataset,
+        global_batch=training.global_batch,
+        seed=task.spec.seed,
+        epochs=-(-task.spec.steps // task.spec.steps_per_epoch),
+        positions=places_of(training.global_batch, rank, world, training.accumulate),
+        threads=task.scaling.threads_per_worker,
     )
-    return feed, plan
 
 
 def _connect(scaling: ScalingOptions, rank: int, world: int, meet: Callable[[], None]) -> tuple[Any, str]:

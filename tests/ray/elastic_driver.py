@@ -18,6 +18,7 @@ from startup_ray.lease import hold
 from startup_ray.storage import Folder
 from startup_ray.trainers import launch
 from startup_ray.trainers.messages import DecodeProgress, TrainProgress
+from startup_ray.trainers.preflight import preflight
 from tests.ray.training import dataset_in
 
 STEPS = 180
@@ -60,7 +61,7 @@ def _train(place: str, cluster: Any, nodes: list[Any]) -> dict[str, Any]:
     dataset = dataset_in(Folder(f"{place}/dataset"))
     scaling = ScalingOptions(workers=(1, 2), max_failures=3)
     model = PythonOptions(build="tests.nets:slow", args={"seconds": STEP_S})
-    spec = launch.preflight(dataset, model=model, training=TRAINING, scaling=scaling, seed=7)
+    spec = preflight(dataset, model=model, training=TRAINING, scaling=scaling, seed=7)
     folder = Folder(f"{place}/run")
     with hold(folder) as lease:
         document = launch.train(dataset, folder, lease.fence, spec=spec, scaling=scaling, on_progress=on_progress)

@@ -18,6 +18,7 @@ from startup_ray.runs import read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, launch
 from startup_ray.trainers.messages import DecodeProgress, Note, TrainProgress
+from startup_ray.trainers.preflight import preflight
 from startup_ray.trainers.worker import Task
 from tests.ray.training import (
     LONG,
@@ -136,7 +137,7 @@ def test_an_exception_in_one_rank_costs_no_bit(
             dataset=dataset,
             folder=folder,
             fence=lease.fence,
-            spec=launch.preflight(dataset, model=WITH_DROPOUT, training=LONG, scaling=scaling, seed=7),
+            spec=preflight(dataset, model=WITH_DROPOUT, training=LONG, scaling=scaling, seed=7),
             scaling=scaling,
         )
         document = launch._fit(task, Fails(note))

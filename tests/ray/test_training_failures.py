@@ -20,8 +20,9 @@ from startup_ray.errors import ClusterError, RunHeldError, TrainingError, UsageE
 from startup_ray.job import CnnOptions, ScalingOptions, TrainingOptions
 from startup_ray.runs import read_run
 from startup_ray.storage import Folder
-from startup_ray.trainers import checkpoint, launch
+from startup_ray.trainers import checkpoint
 from startup_ray.trainers.messages import TrainProgress
+from startup_ray.trainers.preflight import preflight
 from tests.fakes import make_dataset, patterns
 from tests.ray.training import (
     LONG,
@@ -126,7 +127,7 @@ def test_ctrl_c_ends_all_workers(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def check(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOptions, model: CnnOptions = MODEL) -> None:
-    launch.preflight(dataset, model=model, training=training, scaling=scaling, seed=7)
+    preflight(dataset, model=model, training=training, scaling=scaling, seed=7)
 
 
 def test_too_little_data_is_told_with_the_way_out(dataset: Dataset) -> None:

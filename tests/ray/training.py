@@ -19,6 +19,7 @@ from startup_ray.progress import ignore
 from startup_ray.storage import Folder
 from startup_ray.trainers import launch
 from startup_ray.trainers.messages import TrainProgress
+from startup_ray.trainers.preflight import WAIT_S, preflight
 from tests.fakes import make_dataset, patterns
 
 MARKS = [
@@ -62,11 +63,11 @@ def fit(
     workers: int | tuple[int, int] = 2,
     max_failures: int = 0,
     on_progress: Callable[[TrainProgress], None] = ignore,
-    wait_s: float = launch.FREE_CPUS_S,
+    wait_s: float = WAIT_S,
     **options: Any,
 ) -> dict[str, Any]:
     scaling = ScalingOptions(workers=workers, max_failures=max_failures, **options)
-    spec = launch.preflight(dataset, model=model, training=training, scaling=scaling, seed=7)
+    spec = preflight(dataset, model=model, training=training, scaling=scaling, seed=7)
     with hold(folder) as lease:
         return launch.train(
             dataset,

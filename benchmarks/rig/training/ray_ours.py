@@ -24,6 +24,7 @@ from startup_ray.session import connect
 from startup_ray.storage import open_folder
 from startup_ray.trainers import launch
 from startup_ray.trainers.messages import TrainProgress
+from startup_ray.trainers.preflight import preflight
 
 
 class Watch:
@@ -64,7 +65,7 @@ def main() -> None:
     model = PythonOptions(build=FOR_JOB, args={"name": spec.case.net})
     scaling = ScalingOptions(workers=WORKERS, max_failures=0, **spec.connect)
     with connect(), hold(folder) as lease:
-        wanted = launch.preflight(dataset, model=model, training=options, scaling=scaling, seed=0)
+        wanted = preflight(dataset, model=model, training=options, scaling=scaling, seed=0)
         launch.train(dataset, folder, lease.fence, spec=wanted, scaling=scaling, on_progress=watch)
     images = (epochs - 1) * (net.rows // options.global_batch) * options.global_batch
     rate = read_json(folder, EXIT)["images_per_s"]

@@ -1,0 +1,133 @@
+"""What must hold before a training starts, so that it fails at once or not at all.
+
+    spec = preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
+    await_room(job.scaling, wait_s=45)
+
+What only Keras can judge is looked at in a process of its own: the driver never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+
+import ray
+
+from startup_ray.dataset import Dataset, read_split
+from startup_ray.errors import ClusterError, UsageError
+from startup_ray.job import CnnOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
+from startup_ray.remote import run_task
+from startup_ray.trainers.backend import worker_environment
+from startup_ray.trainers.models import feature_shape
+from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
+from startup_ray.trainers.windows import choose_feed
+from startup_ray.usercode import locate
+
+log = logging.getLogger("startup_ray")
+
+WAIT_S = 45.0
+"""How long training waits for CPUs and GPUs that other work holds."""
+
+
+def preflight(
+    dataset: Dataset, *, model: ModelOptions, training: TrainingOptions, scaling: ScalingOptions, seed: int
+) -> Spec:
+    """See that data, options and cluster fit, before anything is started or written.
+
+    Returns:
+        What the workers make their program from.
+
+    Raises:
+        UsageError: no labels, one class, images or options that do not fit the model, a model that does not keep the
+            contract, or not: labelled rows >= global_batch >= accumulate * workers.
+        ClusterError: more CPUs or GPUs asked for than the cluster has.
+    """
+    rows = _require_rows(dataset, training, scaling)
+    _require_resources(scaling)
+    spec = Spec(
+        image_shape=dataset.image_shape,
+        classes=dataset.classes,
+        class_rows=rows,
+        model=model,
+        training=training,
+        seed=seed,
+        code=locate(model.build) if isinstance(model, PythonOptions) else None,
+    )
+    class_weights(training.class_weights, dataset.classes, rows)
+    choice = choose_feed(dataset, training.cache_limit, training.feed)
+    log.log(logging.INFO if choice.feed == "stream" else logging.DEBUG, "train: %s", choice.reason)
+    if isinstance(model, CnnOptions):
+        feature_shape(dataset.image_shape, model)
+    if needs_examination(spec):
+        log.info("train: looking at the model")
+        note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
+        if note:
+            log.info("train: %s", note)
+    return spec
+
+
+def _require_resources(scaling: ScalingOptions) -> None:
+    wanted = per_worker(scaling)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
+    if room < scaling.min_workers:
+        asked = " and ".join(f"{scaling.min_workers * each:g} {name}s" for name, each in wanted.items())
+        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in wanted)
+        each = ", ".join(f"{each:g} {name}" for name, each in wanted.items())
+        workers = f"{scaling.min_workers} workers of {each}"
+        raise ClusterError(
+            f"training asks for {asked} ({workers}), the cluster has {has}"
+            + (f" on {len(nodes)} nodes" if len(nodes) > 1 else ""),
+            hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
+        )
+
+
+def per_worker(scaling: ScalingOptions) -> dict[str, float]:
+    """Ray's resources for one worker."""
+    gpus = {"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}
+    return {"CPU": float(scaling.threads_per_worker), **gpus}
+
+
+def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> tuple[int, ...]:
+    """Training rows of each class."""
+    where, batch = str(dataset.folder), training.global_batch
+    if len(dataset.classes) < 2:
+        names = f"only the class {dataset.classes[0]!r}" if dataset.classes else "no labels"
+        hint = "give the manifest's items a `label` each, of two classes at least"
+        raise UsageError(f"the dataset has {names}: there is nothing to tell apart", where=where, hint=hint)
+    counts = Counter(read_split(dataset, "train", ["label"])["label"].to_pylist())
+    rows = tuple(counts[name] for name in dataset.classes)
+    if sum(rows) < batch:
+        raise UsageError(
+            f"training.global_batch is {batch}, the train split has {sum(rows)} labelled rows",
+            where=where,
+            hint=f"set training.global_batch to {sum(rows)} or less, or ingest more images",
+        )
+    workers, parts = scaling.max_workers, training.accumulate
+    if batch < workers * parts:
+        each = f"{workers} workers" + (f" in {parts} parts" if parts > 1 else "")
+        raise UsageError(
+            f"training.global_batch is {batch}, too few for {each}: each needs a row",
+            hint=f"set training.global_batch to {workers * parts} or more, or lower scaling.workers",
+        )
+    return rows
+
+
+def await_room(scaling: ScalingOptions, wait_s: float) -> None:
+    """Wait until what the workers need is free.
+
+    Raises:
+        ClusterError: other work has held it for `wait_s`.
+    """
+    deadline = time.monotonic() + wait_s
+    for name, each in per_worker(scaling).items():
+        wanted = scaling.min_workers * each
+        while (free := float(ray.available_resources().get(name, 0))) < wanted - 1e-9:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"training needs {wanted:g} {name}s, only {free:g} were free for {wait_s:.0f} s",
+                    hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
+                )
+            time.sleep(0.2)
