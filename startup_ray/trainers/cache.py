@@ -87,7 +87,7 @@ def open_split(
             if not _is_whole(target, dataset, split):
                 _replace(target, dataset, split, on_progress)
     except OSError as error:
-        hint = "set STARTUP_RAY_CACHE to a folder on local disk with room for the decoded images"
+        hint = "set STARTUP_RAY_CACHE to a folder on local disk with room for the images, or training.feed to stream"
         raise StorageError(f"cannot cache the {split} split: {error}", where=str(target), hint=hint) from error
     return Rows(target)
 

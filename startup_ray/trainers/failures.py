@@ -73,6 +73,13 @@ def explain(error: Exception, folder: Folder) -> StartupRayError:
     return ClusterError(f"Ray could not run the workers: {_first_line(cause)}", where=str(folder), hint=AGAIN)
 
 
+def reason_in(text: str) -> str:
+    """The line of an error's text that says what happened; TensorFlow begins with where in the graph."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("  ")]
+    told = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
+    return next(iter(told or lines), "no message")
+
+
 def _cause(failures: Mapping[int, Exception]) -> tuple[Any, str]:
     """The error that came first and a line about it: of a worker that died, and not of one that could not reach it."""
     roots = {rank: _root(failure) for rank, failure in failures.items()}

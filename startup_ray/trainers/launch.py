@@ -37,7 +37,7 @@ from startup_ray.runs import BEST_MODEL, EXIT, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
-from startup_ray.trainers.failures import Watch, explain, limits
+from startup_ray.trainers.failures import Watch, explain, limits, reason_in
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.preflight import WAIT_S, await_room, per_worker
 from startup_ray.trainers.program import Spec
@@ -162,9 +162,8 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | StartupRayError:
         raise
     except Exception as error:
         # TensorFlow's errors would make driver and controller import TensorFlow to read them.
-        reason = str(error).strip().split("\n", 1)[0]
         place = f"pid={os.getpid()} node_ip='{ray.util.get_node_ip_address()}'"  # as Ray tells it of those that die
-        raise RuntimeError(f"{type(error).__name__}: {reason}\n{place}") from error
+        raise RuntimeError(f"{type(error).__name__}: {reason_in(str(error))}\n{place}") from error
 
 
 @contextmanager

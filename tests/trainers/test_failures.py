@@ -10,7 +10,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from startup_ray.errors import ClusterError, RunHeldError
 from startup_ray.storage import Folder
-from startup_ray.trainers.failures import LIMITS_S, Watch, explain, limits
+from startup_ray.trainers.failures import LIMITS_S, Watch, explain, limits, reason_in
 from startup_ray.trainers.messages import Note
 
 FOLDER = Folder("/runs/one")
@@ -86,3 +86,33 @@ def test_all_names_are_known_to_ray() -> None:
     from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
     assert set(LIMITS_S) <= ENV_VARS_TO_PROPAGATE
+
+
+GRAPH = """Graph execution error:
+
+Detected at node PyFunc defined at (most recent call last):
+  File "x.py", line 6, in <module>
+
+NeighbourLostError: worker 1 has died
+Traceback (most recent call last):
+"""
+RING = """Graph execution error:
+
+Detected at node CollectiveReduceV2 defined at (most recent call last):
+<stack traces unavailable>
+Collective ops is aborted by: Socket closed
+The error could be from a previous operation."""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GRAPH, "NeighbourLostError: worker 1 has died"),
+        (RING, "Collective ops is aborted by: Socket closed"),
+        ("division by zero\nmore", "division by zero"),
+        ("Graph execution error:", "Graph execution error:"),
+        ("", "no message"),
+    ],
+)
+def test_what_happened_is_found_behind_where_in_the_graph_it_did(text: str, reason: str) -> None:
+    assert reason_in(text) == reason
