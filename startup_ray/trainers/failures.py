@@ -27,6 +27,8 @@ LIMITS_S = {
 }
 """Ray Train's own are 2 s, 600 s, 60 s and for ever; what a user has set stays. The last is how long a worker waits
 for others that still decode images. A worker that cannot reach the others looks like one that hangs."""
+ELASTIC_START_S = 30
+"""Of a group that may be smaller: for 20 s after a node has gone Ray Train still counts on it, and waits in vain."""
 AGAIN = "run the same command again to go on from the last checkpoint; -v shows the whole error"
 _SILENT = re.compile(
     r"task:(\d+): The following tasks are unhealthy \(stopped sending heartbeats\)"
@@ -50,9 +52,10 @@ class Watch(UserCallback):
 
 
 @contextmanager
-def limits() -> Iterator[None]:
+def limits(*, elastic: bool = False) -> Iterator[None]:
     """Ray Train's time limits in this environment, from where its controller and its workers get them."""
-    missing = {name: f"{value:g}" for name, value in LIMITS_S.items() if name not in os.environ}
+    wanted = LIMITS_S | ({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": ELASTIC_START_S} if elastic else {})
+    missing = {name: f"{value:g}" for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield

@@ -144,7 +144,7 @@ def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
         ),
         run_config=run_config,
     )
-    with _interruptible(), limits():
+    with _interruptible(), limits(elastic=scaling.min_workers < scaling.max_workers):
         try:
             result: Any = trainer.fit()
         except (ray.train.TrainingFailedError, RayError) as error:
