@@ -95,10 +95,17 @@ def train_model(
         _say_finished("train", folder)
         return run
     from startup_ray.session import require_storage
-    from startup_ray.trainers import launch
+    from startup_ray.trainers import checkpoint, launch
     from startup_ray.trainers.preflight import preflight
 
-    spec = preflight(dataset, model=job.model, training=job.training, scaling=job.scaling, seed=job.seed)
+    spec = preflight(
+        dataset,
+        model=job.model,
+        training=job.training,
+        scaling=job.scaling,
+        seed=job.seed,
+        is_begun=folder.exists(checkpoint.LATEST),
+    )
     require_storage(folder)
     with hold(folder) as lease:
         describe(folder, job, dataset)

@@ -55,6 +55,11 @@ class StartupRayError(Exception):
         return {"error": fields} | ({"result": self.result} if self.result is not None else {})
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else says, or its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+
+
 def _rebuild(
     kind: type[StartupRayError], message: str, where: str, hint: str, result: dict[str, Any] | None
 ) -> StartupRayError:

@@ -50,8 +50,8 @@ def parse_job(text: str, *, set: Sequence[str] = (), path: str = "job") -> Job: 
     try:
         return Job.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(detail, places, path) for detail in error.errors(include_url=False)]
-        raise JobError("\n".join(problems)) from error
+        problems = dict(_explain(detail, places, path) for detail in reversed(error.errors(include_url=False)))
+        raise JobError("\n".join(f"{place}: {text}" for place, text in reversed(problems.items()))) from error
 
 
 def _read_yaml(text: str, path: str) -> tuple[dict[str, Any], dict[Loc, str]]:
@@ -105,7 +105,8 @@ def _apply(values: dict[str, Any], override: str) -> dict[Loc, str]:
     return {loc[:i]: place for i in range(len(loc), 0, -1)}
 
 
-def _explain(detail: ErrorDetails, places: Mapping[Loc, str], path: str) -> str:
+def _explain(detail: ErrorDetails, places: Mapping[Loc, str], path: str) -> tuple[str, str]:
+    """Where, and what is wrong there. Of a value that no member of a union takes the first one's word counts."""
     found = tuple(str(part) for part in detail["loc"])
     loc = _untagged(found)
     known = loc
@@ -119,17 +120,18 @@ def _explain(detail: ErrorDetails, places: Mapping[Loc, str], path: str) -> str:
         loc, given = (*loc, "kind"), detail["input"].get("kind")
         text = f"{detail['msg']}, not {given!r}"
     else:
+        loc = known or loc  # not the names that pydantic gives to the members of a union
         text = detail["msg"].removeprefix("Value error, ")
         text = text[0].lower() + text[1:]
         text += f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
-    return f"{places.get(known, path)}: {'.'.join(loc)}: {text}"
+    return f"{places.get(known, path)}: {'.'.join(loc)}", text
 
 
 def _untagged(loc: Loc) -> Loc:
-    """A place without the names that pydantic gives to the members of a union."""
+    """A place without the kind of model, and without the types that pydantic puts in the place of members of unions."""
     if loc[0] == "model":
         return (*loc[:1], *loc[2:]) if loc[1:2] and loc[1] in KINDS else loc
-    return tuple(part for part in loc if part not in ("bool", "float", "str", "int") and "[" not in part)
+    return tuple(part for part in loc if "[" not in part)
 
 
 def _suggest(given: str, names: Sequence[str]) -> str:

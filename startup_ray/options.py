@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
@@ -77,7 +76,9 @@ class TrainingOptions(Section):
     optimizer: Literal[
         "adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "lion", "ftrl", "adafactor"
     ] = Field("adam", description="as Keras calls it")
-    optimizer_args: dict[str, bool | float | str] = Field({}, description="further arguments, e.g. {momentum: 0.9}")
+    optimizer_args: dict[str, bool | int | float | str | None] = Field(
+        {}, description="further arguments, e.g. {momentum: 0.9}"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of the optimizer; the highest, where a schedule lowers it")
     schedule: Literal["constant", "cosine", "step"] = Field(
         "constant", description="of the learning rate; cosine falls to zero at the last step, step falls in steps"
@@ -97,7 +98,7 @@ class TrainingOptions(Section):
         None, gt=0, lt=1, description="momentum of a moving average of the weights, which is judged and kept as best"
     )
     early_stopping: PositiveInt | None = Field(
-        None, description="stop after so many epochs in which `monitor` has not become better"
+        None, description="stop after so many epochs without a new best one, as `monitor` says"
     )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="of computing; auto: float32 on CPUs, 16 bits on GPUs that are faster with them"
@@ -166,7 +167,3 @@ class ScalingOptions(Section):
     @property
     def max_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else self.workers[1]
-
-    @property
-    def workers_per_gpu(self) -> int:
-        return math.floor(1 / self.gpus_per_worker + 1e-9)

@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from startup_ray.errors import UsageError
+from startup_ray.errors import UsageError, first_line
 
 WHERE = "model.build"
 
@@ -35,17 +35,26 @@ class Code:
     def module(self) -> str:
         return self.build.partition(":")[0]
 
+    @property
+    def _looked_for(self) -> str:
+        return f"it is looked for in {self.folder}, then where Python looks"
+
     def digest(self) -> str:
-        """sha256 hex of the syntax tree of the module's source; empty if it cannot be found or read.
+        """sha256 hex of the syntax tree of the module's source; empty if it has none that can be read.
 
         Other modules that it imports do not count.
+
+        Raises:
+            UsageError: there is no such module.
         """
         path = _source(self.module, [self.folder, *sys.path])
+        if path is None:
+            raise UsageError(f"no module {self.module}", where=WHERE, hint=self._looked_for)
         try:
-            tree = ast.parse(path.read_text("utf-8")) if path else None
+            tree = ast.parse(path.read_text("utf-8"))
         except (OSError, SyntaxError, ValueError):
             return ""
-        return hashlib.sha256(ast.dump(tree).encode()).hexdigest() if tree else ""
+        return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
     def load(self) -> Any:
         """Import the module and return the function.
@@ -58,8 +67,8 @@ class Code:
         try:
             module = importlib.import_module(self.module)
         except Exception as error:
-            hint = f"it is looked for in {self.folder}, then where Python looks"
-            raise UsageError(f"{self.module}: {_told(error)}", where=WHERE, hint=hint) from error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise UsageError(f"{self.module}: {reason}", where=WHERE, hint=self._looked_for) from error
         function = getattr(module, self.build.partition(":")[2], None)
         if not callable(function):
             raise UsageError(f"{self.build}: the module has no such function", where=WHERE)
@@ -80,7 +89,3 @@ def _source(module: str, folders: list[str]) -> Path | None:
             return None
         folders = list(spec.submodule_search_locations or [])
     return Path(spec.origin) if spec and spec.origin else None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".split("\n", 1)[0]

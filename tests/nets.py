@@ -94,6 +94,13 @@ def one_hot(image_shape: Shape, num_classes: int) -> Any:
     return model
 
 
+def counted_by_integers(image_shape: Shape, num_classes: int) -> Any:
+    """Its metric has a state of integers."""
+    model = plain(image_shape, num_classes)
+    model.compile("adam", LOGITS, metrics=[keras.metrics.MeanIoU(num_classes, sparse_y_pred=False, name="iou")])
+    return model
+
+
 def plain(image_shape: Shape, num_classes: int, **top: Any) -> Any:
     inputs = keras.Input(image_shape)
     x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
@@ -124,6 +131,11 @@ class AddsLoss(keras.layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         self.add_loss(keras.ops.mean(x))
         return x
+
+
+class OwnDice(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x * keras.random.uniform(keras.ops.shape(x)) if training else x
 
 
 class Unregistered(keras.layers.Layer):  # type: ignore[misc]
@@ -181,6 +193,9 @@ _FAULTS: dict[str, Any] = {
     "own step": _own_step,
     "state": _with(Counting),
     "add_loss": _with(AddsLoss),
+    "own dice": _with(OwnDice),
+    "loss of vectors": _compiled(loss=keras.losses.MeanSquaredError()),
+    "metric that fails": _compiled(metrics=[keras.metrics.TopKCategoricalAccuracy(2)]),
     "unregistered": _with(lambda: Unregistered(0.5)),
     "renorm": _with(lambda: layers.BatchNormalization(renorm=True)),
     "loss by name": _compiled(loss="sparse_categorical_crossentropy"),

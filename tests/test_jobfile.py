@@ -41,6 +41,16 @@ def test_all_errors_of_a_file_are_told_at_once_with_their_lines() -> None:
             "jobs/x.yaml:4: model.kind: kind should be one of cnn, application, python, not 'gan'",
         ),
         (SMALL + "zzz: 1\n", "jobs/x.yaml:4: zzz: unknown key (known: name, seed,"),
+        (SMALL + "scaling: {workers: 0}\n", "jobs/x.yaml:4: scaling.workers: input should be greater than 0, not 0"),
+        (SMALL + "scaling: {workers: x}\n", "jobs/x.yaml:4: scaling.workers: input should be a valid integer"),
+        (SMALL + "training: {xla: maybe}\n", "jobs/x.yaml:4: training.xla: input should be 'auto', not 'maybe'"),
+        (SMALL + "training: {class_weights: {float: 0}}\n", "training.class_weights.float: input should be greater"),
+        (SMALL + "training: {epochs: 3, steps: 4}\n", "training: epochs and steps are two words for the same"),
+        (SMALL + "training: {accumulate: 5}\n", "accumulate must divide global_batch, which is 64"),
+        (SMALL + "model: {kind: python, build: x}\n", "jobs/x.yaml:4: model.build: string should match pattern"),
+        (SMALL + "model: {kind: application, nam: X}\n", "model.nam: unknown key, did you mean 'name'?"),
+        (SMALL + "scaling: {gpus_per_worker: 0.5}\n", "workers that share a GPU need gpu_memory"),
+        (SMALL + "scaling: {transport: nccl}\n", "transport nccl needs a GPU for each worker"),
         ("name: ../x\ningest: {manifest: m}\n", "jobs/x.yaml:1: name: string should match pattern"),
         (SMALL + "  split: {val: 0.5, test: 0.5}\n", "val + test must be below 1"),
         (SMALL + "  fetch: {max_bytes: 20XB}\n", "jobs/x.yaml:4: ingest.fetch.max_bytes: input should be a valid int"),
@@ -120,3 +130,8 @@ def test_the_schema_names_every_section() -> None:
 @pytest.mark.parametrize("path", sorted(Path("jobs").glob("*.yaml")), ids=str)
 def test_the_shipped_jobs_hold(path: Path) -> None:
     assert load_job(path).name == path.stem
+
+
+@pytest.mark.parametrize("section", ["scaling: {workers: x}", "training: {class_weights: 3}", "training: {xla: maybe}"])
+def test_a_value_that_fits_no_member_of_a_union_is_told_in_one_line(section: str) -> None:
+    assert len(problems(f"{SMALL}{section}\n").splitlines()) == 1

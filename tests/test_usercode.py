@@ -29,9 +29,14 @@ def test_the_digest_sees_code_and_neither_comments_nor_layout(folder: Path) -> N
     assert code.digest() != before
 
 
-def test_a_module_that_cannot_be_found_or_read_has_no_digest(folder: Path) -> None:
-    assert Code("no_such_module_here:build", str(folder)).digest() == ""
-    assert Code("pack_of_usercode.other:build", str(folder)).digest() == ""
+@pytest.mark.parametrize("module", ["no_such_module_here", "pack_of_usercode.other"])
+def test_a_module_that_cannot_be_found_is_told(folder: Path, module: str) -> None:
+    with pytest.raises(UsageError, match=f"no module {module}") as caught:
+        Code(f"{module}:build", str(folder)).digest()
+    assert str(folder) in caught.value.hint
+
+
+def test_a_module_that_cannot_be_read_has_no_digest(folder: Path) -> None:
     (folder / "pack_of_usercode" / "net.py").write_text("def (")
     assert Code("pack_of_usercode.net:build", str(folder)).digest() == ""
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from startup_ray.errors import UsageError
+from startup_ray.errors import UsageError, first_line
 from startup_ray.job import ApplicationOptions
 from startup_ray.trainers.models import logits
 
@@ -30,7 +30,7 @@ def build_application(image_shape: tuple[int, int, int], num_classes: int, optio
     try:
         network = build(include_top=False, weights=None, input_shape=image_shape, pooling="avg", **options.args)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{options.name}: {_first_line(error)}", where="model") from error
+        raise UsageError(f"{options.name}: {first_line(error)}", where="model") from error
     if options.weights != "none":
         _load(network, options.weights)
     x = network(x)
@@ -89,8 +89,4 @@ def _load(network: Any, path: str) -> None:
         network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         hint = "it must be of this network without its top, with these args and as many channels"
-        raise UsageError(f"{path} does not fit: {_first_line(error)}", where=where, hint=hint) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+        raise UsageError(f"{path} does not fit: {first_line(error)}", where=where, hint=hint) from error

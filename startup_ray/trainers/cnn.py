@@ -86,7 +86,8 @@ class Classifier:
         losses = tf.cast(self.objective.losses(labels, logits), tf.float64)
         losses = tf.where(losses < MAX_LOSS, losses, MAX_LOSS)  # NaN is not below anything
         fixed = tf.cast(tf.round(losses * LOSS_SCALE), tf.int64)
-        states = tf.cast(tf.round(tf.cast(self.objective.states(labels, logits), tf.float64) * LOSS_SCALE), tf.int64)
+        states = tf.cast(self.objective.states(labels, logits), tf.float64) * LOSS_SCALE
+        states = tf.cast(tf.round(tf.where(tf.math.is_finite(states), states, 0)), tf.int64)
         return tf.concat([tf.reshape(pairs, [-1]), tf.reduce_sum(fixed, keepdims=True), states], 0)
 
     def train_scores(self, sums: Sequence[float], steps: int) -> dict[str, float]:
@@ -118,12 +119,16 @@ class Classifier:
 
     def compiles(self, image_shape: tuple[int, int, int]) -> str:
         """Why XLA cannot compile a pass of this model; empty if it can. Some deterministic operations it has not."""
+        kept = [np.asarray(weight) for weight in self.model.weights]  # a pass moves BatchNormalization's statistics
         rows = len(places_of(self.global_batch, self.sync.rank, self.sync.world, self.accumulate)) // self.accumulate
         images = tf.zeros([rows, *image_shape])
         try:
             self._compiled(images, tf.zeros([rows], tf.int32))
         except tf.errors.OpError as error:
             return str(error.message).split("\n", 1)[0]
+        finally:
+            for weight, value in zip(self.model.weights, kept, strict=True):
+                weight.assign(value)
         return ""
 
     def messages(self) -> list[int]:

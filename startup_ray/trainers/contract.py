@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from startup_ray.errors import UsageError
-from startup_ray.trainers.norm import batch_norms
+from startup_ray.errors import UsageError, first_line
+from startup_ray.trainers.norm import batch_norms, require_supported
 from startup_ray.trainers.objective import ONE_HOT, compiled_metrics
 from startup_ray.usercode import WHERE
 
-ROWS = 4
 OWN_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics", "_compute_loss")
 
 
@@ -30,19 +30,27 @@ def require(model: Any, image_shape: tuple[int, int, int], num_classes: int) -> 
     Raises:
         UsageError: the first thing that does not.
     """
-    images = np.random.default_rng(0).integers(0, 256, (ROWS, *image_shape)).astype(np.float32)
-    for problem, hint in _problems(model, images, num_classes):
+    require_supported(model)
+    rows = num_classes + 1  # another number than that of the classes, so that the two cannot be confused
+    images = np.random.default_rng(0).integers(0, 256, (rows, *image_shape)).astype(np.float32)
+    try:
+        problem, hint = next(_problems(model, images, num_classes), ("", ""))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"the model fails on {rows} random images: {reason}", where=WHERE) from error
+    if problem:
         raise UsageError(problem, where=WHERE, hint=hint)
 
 
 def _problems(model: Any, images: np.ndarray, num_classes: int) -> Iterator[tuple[str, str]]:
-    for check in (_own_steps, _activity, _norms):
+    for check in (_own_steps, _activity):
         yield from check(model)
     yield from _output(model, images, num_classes)
     yield from _states(model, images)
+    yield from _randomness(model, images)
     yield from _penalties(model, images)
     if model.compiled:
-        yield from _loss(model)
+        yield from _loss(model, num_classes)
         yield from _optimizer(model)
         yield from _metrics(model, num_classes)
     yield from _saved(model, images)
@@ -63,12 +71,6 @@ def _activity(model: Any) -> Iterator[tuple[str, str]]:
             yield f"layer {layer.name!r} has an activity regulariser, which does not add up over workers", hint
 
 
-def _norms(model: Any) -> Iterator[tuple[str, str]]:
-    for layer in batch_norms(model):
-        if layer.renorm:
-            yield f"layer {layer.name!r}: renorm is not supported", "build it with renorm=False"
-
-
 def _output(model: Any, images: np.ndarray, num_classes: int) -> Iterator[tuple[str, str]]:
     outputs = model(images, training=False)
     shape = getattr(outputs, "shape", None)
@@ -87,15 +89,39 @@ def _output(model: Any, images: np.ndarray, num_classes: int) -> Iterator[tuple[
 def _states(model: Any, images: np.ndarray) -> Iterator[tuple[str, str]]:
     """Of layers that keep a state of their own while they train each worker would have another."""
     ours = {id(weight) for layer in batch_norms(model) for weight in layer.weights}
-    before = [np.asarray(weight).copy() for weight in model.weights]
-    model(images, training=True)
-    changed = [weight for weight, old in zip(model.weights, before, strict=True) if (np.asarray(weight) != old).any()]
-    for weight, old in zip(model.weights, before, strict=True):
-        weight.assign(old)
+    with _kept(model) as before:
+        model(images, training=True)
+        changed = [w for w, old in zip(model.weights, before, strict=True) if (np.asarray(w) != old).any()]
     for weight in changed:
         if id(weight) not in ours:
             hint = "only BatchNormalization may, whose statistics are those of all workers"
             yield f"{weight.path} changes in a training step without a gradient: workers would differ", hint
+
+
+def _randomness(model: Any, images: np.ndarray) -> Iterator[tuple[str, str]]:
+    """What is drawn must follow from the states of Keras' seed generators, which are set before each step."""
+    weights = {id(weight) for weight in model.weights}
+    seeds = [variable for variable in model.variables if id(variable) not in weights]
+
+    def outputs() -> np.ndarray:
+        for seed in seeds:
+            seed.assign(np.zeros(seed.shape, seed.dtype))
+        return np.asarray(model(images, training=True), np.float64)
+
+    with _kept(model):
+        is_repeated = np.allclose(outputs(), outputs(), rtol=1e-4, atol=1e-4)
+    if not is_repeated:
+        hint = "give the layer a keras.random.SeedGenerator, as Keras' own layers have"
+        yield "the model draws random numbers that no seed of Keras decides: a resumed run would differ", hint
+
+
+@contextmanager
+def _kept(model: Any) -> Iterator[list[np.ndarray]]:
+    """The weights as they are, which are put back afterwards."""
+    before = [np.asarray(weight).copy() for weight in model.weights]
+    yield before
+    for weight, old in zip(model.weights, before, strict=True):
+        weight.assign(old)
 
 
 def _penalties(model: Any, images: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -107,7 +133,7 @@ def _penalties(model: Any, images: np.ndarray) -> Iterator[tuple[str, str]]:
         yield "the model adds a loss that depends on the images (add_loss)", "put it into the loss of compile()"
 
 
-def _loss(model: Any) -> Iterator[tuple[str, str]]:
+def _loss(model: Any, num_classes: int) -> Iterator[tuple[str, str]]:
     hint = "for example keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
     if not isinstance(model.loss, keras.losses.Loss):
         kind = "several losses" if isinstance(model.loss, list | tuple | dict) else f"the loss {model.loss!r}"
@@ -120,22 +146,26 @@ def _loss(model: Any) -> Iterator[tuple[str, str]]:
         yield f"loss {name} takes probabilities; the model returns logits", "build it with from_logits=True"
     if model._compile_loss is not None and model._compile_loss._user_loss_weights is not None:
         yield "loss_weights are not supported", "leave them out of compile()"
+    (labels, outputs), (others, _) = _made_up(model, num_classes)
+    try:
+        losses = np.asarray(model.loss.call(labels, outputs))
+        mixed = np.asarray(model.loss.call(np.concatenate([labels[:1], others[1:]]), outputs))
+    except Exception as error:  # noqa: BLE001 - whatever a loss of the user's raises
+        yield f"loss {name} cannot take class numbers: {first_line(error)}", hint
+        return
+    if losses.shape[:1] != (len(labels),) or not np.allclose(losses[0], mixed[0]):
+        yield f"loss {name} does not give each row a loss of its own", hint
 
 
 def _optimizer(model: Any) -> Iterator[tuple[str, str]]:
-    if getattr(model.optimizer, "gradient_accumulation_steps", None):
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # behind the scaling of losses
+    if getattr(optimizer, "gradient_accumulation_steps", None):
         yield "the optimizer accumulates gradients over steps", "use training.accumulate, which does so within a step"
 
 
 def _metrics(model: Any, num_classes: int) -> Iterator[tuple[str, str]]:
     """Whether a state after two batches is the sum of the states after each: then it is for any split of the rows."""
-    rng = np.random.default_rng(1)
-    is_one_hot = isinstance(model.loss, ONE_HOT)
-    halves = []
-    for _ in range(2):
-        classes = rng.integers(0, num_classes, 8).astype(np.int32)
-        labels = np.eye(num_classes, dtype=np.float32)[classes] if is_one_hot else classes
-        halves.append((labels, rng.uniform(0.0, 1.0, (8, num_classes)).astype(np.float32)))
+    halves = _made_up(model, num_classes)
     for metric in compiled_metrics(model, *halves[0]):
         start = _state(metric, [])
         one, two, both = _state(metric, halves[:1]), _state(metric, halves[1:]), _state(metric, halves)
@@ -145,11 +175,22 @@ def _metrics(model: Any, num_classes: int) -> Iterator[tuple[str, str]]:
             yield f"metric {metric.name!r} does not add up over workers", hint
 
 
+def _made_up(model: Any, num_classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Two batches of labels, as the loss wants them, and outputs; another number of rows than of classes."""
+    rng, batches = np.random.default_rng(1), []
+    for _ in range(2):
+        classes = rng.integers(0, num_classes, num_classes + 1).astype(np.int32)
+        labels = np.eye(num_classes, dtype=np.float32)[classes] if isinstance(model.loss, ONE_HOT) else classes
+        batches.append((labels, rng.uniform(0.0, 1.0, (len(classes), num_classes)).astype(np.float32)))
+    return batches
+
+
 def _state(metric: Any, batches: Sequence[tuple[Any, Any]]) -> list[np.ndarray]:
     metric.reset_state()
     for labels, outputs in batches:
         metric.update_state(labels, outputs)
     states = [np.asarray(variable, np.float64) for variable in metric.variables]
+    metric.result()
     metric.reset_state()
     return states
 
@@ -163,8 +204,7 @@ def _saved(model: Any, images: np.ndarray) -> Iterator[tuple[str, str]]:
             again = keras.saving.load_model(path, compile=False, safe_mode=True)
             same = np.allclose(again(images, training=False), model(images, training=False), rtol=1e-3, atol=1e-3)
         except Exception as error:  # noqa: BLE001 - whatever the user's classes raise
-            reason = str(error).strip().split("\n", 1)[0]
-            yield f"the model cannot be saved and loaded again: {type(error).__name__}: {reason}", hint
+            yield f"the model cannot be saved and loaded again: {type(error).__name__}: {first_line(error)}", hint
             return
     if not same:
         yield "the model gives other outputs after it was saved and loaded again", hint

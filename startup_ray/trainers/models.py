@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from startup_ray.errors import UsageError
+from startup_ray.errors import UsageError, first_line
 from startup_ray.job import ApplicationOptions, CnnOptions, ModelOptions
 from startup_ray.usercode import WHERE, Code
 
@@ -132,8 +132,7 @@ def _build_own(image_shape: tuple[int, int, int], num_classes: int, args: dict[s
         if isinstance(model, keras.Model):
             model(keras.ops.zeros((1, *image_shape)))  # makes the variables of a subclassed model
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0]
-        raise UsageError(f"{code.build} failed: {reason}", where=WHERE) from error
+        raise UsageError(f"{code.build} failed: {type(error).__name__}: {first_line(error)}", where=WHERE) from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{code.build} returned a {type(model).__name__}, not a keras.Model", where=WHERE)
     return model

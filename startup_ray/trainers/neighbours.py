@@ -137,7 +137,7 @@ def join(token: str, *, rank: int, world: int, timeout_s: float, call_s: float =
             peers.extend(_admit(door, deadline) for _ in range(rank + 1, world))
         peers.sort(key=lambda peer: peer.rank)
         memory = _share_memory(rank, peers)
-    except OSError as error:
+    except (OSError, ValueError, struct.error) as error:  # the last two of one that dies while it is greeted
         for peer in peers:
             peer.line.close()
         raise NeighbourLostError(f"workers of this host do not find each other: {error}") from error

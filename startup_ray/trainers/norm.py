@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from startup_ray.errors import UsageError
 from startup_ray.trainers.sync import Sync
+from startup_ray.usercode import WHERE
 
 
 def synchronise(model: Any, sync: Sync) -> None:
@@ -25,10 +26,18 @@ def synchronise(model: Any, sync: Sync) -> None:
     Raises:
         UsageError: a layer with `renorm`, whose further statistics would be a worker's own.
     """
+    require_supported(model)
+    for layer in batch_norms(model):
+        layer._moments = _moments_of(layer, sync)
+
+
+def require_supported(model: Any) -> None:
+    """Raise UsageError for a layer with `renorm`, whose further statistics would be a worker's own."""
     for layer in batch_norms(model):
         if layer.renorm:
-            raise UsageError(f"layer {layer.name!r}: renorm is not supported", hint="build it with renorm=False")
-        layer._moments = _moments_of(layer, sync)
+            raise UsageError(
+                f"layer {layer.name!r}: renorm is not supported", where=WHERE, hint="build it with renorm=False"
+            )
 
 
 def batch_norms(model: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """What training makes small, and what it counts beside: losses per row and metrics whose states add up.
 
 objective = cross_entropy(smoothing=0.1)            # of the job
-objective = take_compiled(model)                    # of a model that its user has compiled
+objective, optimizer = take_compiled(model, 10)                    # of a model that its user has compiled
 losses = objective.losses(labels, logits)           # int32 [b], float32 [b, classes] -> float32 [b]
 states = objective.states(labels, logits)           # float32 [n]: what these rows add to the metrics
 scores = objective.results(total)                   # sums of states -> {"top5": 0.93}
@@ -9,6 +9,7 @@ scores = objective.results(total)                   # sums of states -> {"top5":
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,18 +54,19 @@ class Objective:
         return tf.concat(parts, 0)
 
     def results(self, total: Sequence[float]) -> dict[str, float]:
-        """Sums of `states` -> value by name; the values of a metric that has several are numbered."""
+        """Sums of `states` -> value by name; those of a metric that has several are numbered, and NaN is left out."""
         found: dict[str, float] = {}
         start = 0
         for metric in self.metrics:
             states = []
             for variable in metric.variables:
                 size = int(np.prod(variable.shape))
-                states.append(tf.reshape(tf.constant(total[start : start + size], variable.dtype), variable.shape))
+                state = tf.constant(total[start : start + size], tf.float64)
+                states.append(tf.reshape(tf.cast(state, variable.dtype), variable.shape))
                 start += size
             values = np.asarray(metric.stateless_result(states), np.float64).reshape(-1)
             names = [metric.name] if values.size == 1 else [f"{metric.name}_{i}" for i in range(values.size)]
-            found |= dict(zip(names, values.tolist(), strict=True))
+            found |= {name: value for name, value in zip(names, values.tolist(), strict=True) if math.isfinite(value)}
         return found
 
     def _labels(self, labels: Any, logits: Any) -> Any:

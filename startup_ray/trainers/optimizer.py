@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from startup_ray.errors import UsageError
+from startup_ray.errors import UsageError, first_line
 from startup_ray.job import TrainingOptions
 
 NO_DECAY = ("bias", "gamma", "beta")
@@ -38,8 +38,7 @@ def make_optimizer(options: TrainingOptions, *, steps: int, steps_per_epoch: int
             **options.optimizer_args,
         )
     except (TypeError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UsageError(f"optimizer {options.optimizer}: {reason}", where=where) from error
+        raise UsageError(f"optimizer {options.optimizer}: {first_line(error)}", where=where) from error
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=list(NO_DECAY))
     return optimizer

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
+from typing import TypeVar
 
 import ray
 
@@ -19,6 +20,8 @@ from startup_ray.dataset import Dataset, read_split
 from startup_ray.errors import ClusterError, UsageError
 from startup_ray.job import CnnOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.remote import run_task
+from startup_ray.runs import location_of
+from startup_ray.section import Section
 from startup_ray.trainers.backend import worker_environment
 from startup_ray.trainers.models import feature_shape
 from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
@@ -27,14 +30,27 @@ from startup_ray.usercode import locate
 
 log = logging.getLogger("startup_ray")
 
+S = TypeVar("S", bound=Section)
+
+_FIRST = {"weights": "none", "init_from": None}
+"""Where no first weights come from."""
 WAIT_S = 45.0
 """How long training waits for CPUs and GPUs that other work holds."""
 
 
 def preflight(
-    dataset: Dataset, *, model: ModelOptions, training: TrainingOptions, scaling: ScalingOptions, seed: int
+    dataset: Dataset,
+    *,
+    model: ModelOptions,
+    training: TrainingOptions,
+    scaling: ScalingOptions,
+    seed: int,
+    is_begun: bool = False,
 ) -> Spec:
     """See that data, options and cluster fit, before anything is started or written.
+
+    Args:
+        is_begun: there is a checkpoint to go on from, so that first weights are not needed any more.
 
     Returns:
         What the workers make their program from.
@@ -50,10 +66,11 @@ def preflight(
         image_shape=dataset.image_shape,
         classes=dataset.classes,
         class_rows=rows,
-        model=model,
-        training=training,
+        model=_placed(model, "weights", is_begun),
+        training=_placed(training, "init_from", is_begun),
         seed=seed,
         code=locate(model.build) if isinstance(model, PythonOptions) else None,
+        workers=scaling.max_workers,
     )
     class_weights(training.class_weights, dataset.classes, rows)
     choice = choose_feed(dataset, training.cache_limit, training.feed)
@@ -66,6 +83,14 @@ def preflight(
         if note:
             log.info("train: %s", note)
     return spec
+
+
+def _placed(options: S, key: str, is_begun: bool) -> S:
+    """Options whose path means the same in a worker, which has another working directory; none if it is not needed."""
+    place = getattr(options, key, None)
+    if place is None or place == "none":
+        return options
+    return options.model_copy(update={key: _FIRST[key] if is_begun else location_of(place)})
 
 
 def _require_resources(scaling: ScalingOptions) -> None:
@@ -104,6 +129,10 @@ def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingO
             f"training.global_batch is {batch}, the train split has {sum(rows)} labelled rows",
             where=where,
             hint=f"set training.global_batch to {sum(rows)} or less, or ingest more images",
+        )
+    if training.early_stopping and not dataset.splits["val"]:
+        raise UsageError(
+            "training.early_stopping needs a val split, and there is none", where=where, hint="set ingest.split.val"
         )
     workers, parts = scaling.max_workers, training.accumulate
     if batch < workers * parts:

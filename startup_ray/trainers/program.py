@@ -1,6 +1,6 @@
 """A job's model made ready to be trained: network, objective and optimizer put together and checked.
 
-program = make_program(spec, sync, gpu=False)
+program = make_program(spec, sync, gpu="8.0")
 notes = examine(spec)               # the same, to see before anything is started that it can be done
 """
 
@@ -35,6 +35,8 @@ class Spec:
     seed: int
     code: Code | None = None
     """Where a user's own model comes from."""
+    workers: int = 1
+    """Most that train together."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,7 +92,7 @@ def make_program(spec: Spec, sync: Any, *, gpu: str = "") -> Any:
         class_weights=class_weights(training.class_weights, spec.classes, spec.class_rows),
         accumulate=training.accumulate,
     )
-    return replace(program, xla=_use_xla(program, spec, gpu=bool(gpu)))
+    return _with_xla(program, spec, gpu=bool(gpu))
 
 
 def examine(spec: Spec) -> str:
@@ -120,7 +122,8 @@ def begin_with(model: Any, init_from: str | None) -> str:
 def needs_examination(spec: Spec) -> bool:
     """Whether only Keras can tell that the job can be done; a plain CNN's options are checked without it."""
     training = spec.training
-    return spec.model.kind != "cnn" or bool(training.optimizer_args or training.freeze or training.init_from)
+    asks = training.optimizer_args or training.freeze or training.init_from or training.xla is True
+    return spec.model.kind != "cnn" or bool(asks)
 
 
 def class_weights(
@@ -150,17 +153,18 @@ def precision(wanted: str, gpu: str) -> str:
     return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
 
 
-def _use_xla(program: Any, spec: Spec, *, gpu: bool) -> bool:
-    """Auto: on GPUs, where it can; on CPUs it is slower."""
+def _with_xla(program: Any, spec: Spec, *, gpu: bool) -> Any:
+    """The program, compiled if that is wanted and can be. Auto: on GPUs alone; on CPUs it is slower."""
     wanted = spec.training.xla
     if wanted is False or (wanted == "auto" and not gpu):
-        return False
+        return program
+    compiled = replace(program, xla=True)
     # What workers send each other within a pass, as BatchNormalization does, cannot be compiled.
-    is_joined = len(program.messages()) > 1 and program.sync.world > 1
-    reason = "workers add up within a pass" if is_joined else program.compiles(spec.image_shape)
+    is_joined = spec.workers > 1 and len(program.messages()) > 1
+    reason = "workers add up within a pass" if is_joined else compiled.compiles(spec.image_shape)
     if reason and wanted is True:
         raise UsageError(f"xla cannot compile this model: {reason}", where="training.xla", hint="leave it at auto")
-    return not reason
+    return program if reason else compiled
 
 
 def _require_undecided(training: TrainingOptions) -> None:

@@ -59,7 +59,7 @@ class Recorder:
         self._best, self._last = state.best, state.last
         self._lines: list[dict[str, Any]] = []
         self._times: list[float] = []
-        self._attempt = _next_attempt(folder) if self._sync.rank == 0 else 0
+        self._attempt = self._sync.on_rank_0(lambda: _next_attempt(folder)) or 0
         self._pids = tuple(int(pid) for pid in self._sync.gather(np.array([os.getpid()]))[:, 0])
         self._speed = Speed(options.global_batch)
         self._emitted = 0.0
@@ -96,7 +96,9 @@ class Recorder:
         patience = self._options.early_stopping
         over = patience is not None and bool(self._best) and position.epoch - self._best["epoch"] >= patience
         if over and position.step < self._plan.steps:
-            self._say(Note(f"no better {self._options.monitor} for {patience} epochs: stopped after {position.epoch}"))
+            self._say(
+                Note(f"no better epoch by {self._options.monitor} for {patience}: stopped after {position.epoch}")
+            )
         return over
 
     def on_save(self, position: Position) -> None:

@@ -16,15 +16,18 @@ and are ordinary Keras, because Keras 3 does not train under this strategy (kera
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from startup_ray.errors import StartupRayError, TrainingError
+from startup_ray.errors import StartupRayError
 from startup_ray.trainers.neighbours import Neighbours, join
+
+T = TypeVar("T")
 
 TIMEOUT_S = 300.0
 """How long a worker waits for the others. Longer than rank 0 needs to write a checkpoint, for which they wait."""
@@ -33,6 +36,9 @@ TIMEOUT_S = 300.0
 class Transport(Protocol):
     def sum_all(self, tensors: Sequence[Any], wire: Any) -> list[Any]:
         """Tensors of one dtype, of any known shapes -> their sums over all workers, rounded to `wire` on the way."""
+
+    def close(self) -> None:
+        """Leave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +67,11 @@ class Sync:
         table[self.rank] = values
         return np.asarray(self.sum(tf.constant(table)))
 
-    def broadcast(self, payload: bytes) -> bytes:
-        """Rank 0's bytes; what others pass is ignored. Sums of integers with zero keep every bit, -0.0 too."""
-        size = int(self.gather(np.array([len(payload)], np.int64))[0, 0])
+    def broadcast(self, payload: bytes, source: int = 0) -> bytes:
+        """The bytes of rank `source`; what others pass is ignored. Sums of integers with zero keep every bit."""
+        size = int(self.gather(np.array([len(payload)], np.int64))[source, 0])
         words = np.zeros(-(-size // 8), np.int64)
-        if self.rank == 0:
+        if self.rank == source:
             words.view(np.uint8)[:size] = np.frombuffer(payload, np.uint8)
         return np.asarray(self.sum(tf.constant(words))).tobytes()[:size]
 
@@ -79,20 +85,30 @@ class Sync:
         """Whether any worker passes True; the answer is the same on all."""
         return bool(self.gather(np.array([flag], np.int64)).any())
 
-    def on_rank_0(self, act: Callable[[], None]) -> None:
-        """Let rank 0 do what it alone does; an error of ours that it meets is met by all, so that nobody waits for it.
+    def agree(self, act: Callable[[], T]) -> T:
+        """Do what may fail on some workers alone; an error of ours that one meets is met by all: nobody waits for it.
 
         Raises:
-            StartupRayError: what rank 0 met; on the others another one.
+            StartupRayError: that of the first worker that met one.
         """
-        error: StartupRayError | None = None
-        if self.rank == 0:
-            try:
-                act()
-            except StartupRayError as found:
-                error = found
-        if self.any(error is not None):
-            raise error or TrainingError("rank 0 could not go on")
+        packed, result = b"", None
+        try:
+            result = act()
+        except StartupRayError as error:
+            packed = pickle.dumps(error)
+        failed = np.flatnonzero(self.gather(np.array([bool(packed)], np.int64)))
+        if failed.size:
+            raise pickle.loads(self.broadcast(packed, int(failed[0])))  # noqa: S301 - from a worker of this group
+        return result  # type: ignore[return-value]
+
+    def on_rank_0(self, act: Callable[[], T]) -> T | None:
+        """`agree` about what rank 0 alone does; None on the others."""
+        return self.agree(lambda: act() if self.rank == 0 else None)
+
+    def close(self) -> None:
+        """Leave, so that the others need not wait for this worker."""
+        if self.transport is not None:
+            self.transport.close()
 
 
 def alone() -> Sync:
@@ -133,6 +149,9 @@ class SharedMemory:
         sums = sums if isinstance(sums, list | tuple) else [sums]  # outside of a graph, a list of one comes back bare
         return [_shaped(total, tensor) for total, tensor in zip(sums, tensors, strict=True)]
 
+    def close(self) -> None:
+        self._neighbours.close()
+
 
 class Collectives:
     """TensorFlow's collective operations."""
@@ -152,6 +171,9 @@ class Collectives:
         sizes = tf.stack([tf.size(tensor) for tensor in tensors])
         parts = tf.split(tf.cast(summed, dtype), sizes, num=len(tensors))
         return [_shaped(tf.reshape(part, tf.shape(t)), t) for part, t in zip(parts, tensors, strict=True)]
+
+    def close(self) -> None:
+        """TensorFlow leaves with the process."""
 
     def _all_reduce(self, values: Any) -> Any:
         context = tf.distribute.get_replica_context()

@@ -10,18 +10,18 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from startup_ray.errors import UsageError
 
 
 def freeze(model: Any, patterns: Sequence[str]) -> None:
-    """Keep layers out of training, nested ones too, by name or shell pattern; a frozen BatchNormalization only infers.
+    """Keep layers out of training by name or shell pattern, whole networks inside the model or layers of theirs.
+
+    A frozen BatchNormalization only infers.
 
     Raises:
         UsageError: a pattern that is no layer's, or nothing would be left to train.
     """
-    layers = _layers(model)
+    layers = list(model._flatten_layers(include_self=False))
     for pattern in patterns:
         found = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
         if not found:
@@ -41,24 +41,25 @@ def take_weights(model: Any, other: Any) -> str:
     Raises:
         UsageError: no layer fits.
     """
-    given = {layer.name: layer for layer in _layers(other) if layer.weights}
-    wanted = [layer for layer in _layers(model) if layer.weights]
-    fitting = [layer for layer in wanted if layer.name in given and _shapes(layer) == _shapes(given[layer.name])]
+    given, wanted = _own_weights(other), _own_weights(model)
+    fitting = [name for name, own in wanted.items() if name in given and _shapes(own) == _shapes(given[name])]
     if not fitting:
-        hint = f"its layers: {', '.join(given) or 'none'}; this model's: {', '.join(layer.name for layer in wanted)}"
+        hint = f"its layers: {', '.join(given) or 'none'}; this model's: {', '.join(wanted)}"
         raise UsageError("no layer has the name and shapes of one of this model", where="training.init_from", hint=hint)
-    for layer in fitting:
-        layer.set_weights([np.asarray(weight) for weight in given[layer.name].weights])
-    left = [layer.name for layer in wanted if layer not in fitting]
+    for name in fitting:
+        for weight, value in zip(wanted[name], given[name], strict=True):
+            weight.assign(value)
+    left = [name for name in wanted if name not in fitting]
     rest = f"; not {', '.join(left)}" if left else ""
     return f"{len(fitting)} of {len(wanted)} layers begin with the weights of init_from{rest}"
 
 
-def _layers(model: Any) -> list[Any]:
-    """Layers that hold weights of their own and not those of layers inside them."""
-    found = model._flatten_layers(include_self=False)
-    return [layer for layer in found if not list(layer._flatten_layers(include_self=False))]
+def _own_weights(model: Any) -> dict[str, list[Any]]:
+    """By name of a layer the weights that it holds itself, and not the layers inside it."""
+    layers = {layer.name: layer for layer in model._flatten_layers()}
+    own = {name: [*layer._trainable_variables, *layer._non_trainable_variables] for name, layer in layers.items()}
+    return {name: weights for name, weights in own.items() if weights}
 
 
-def _shapes(layer: Any) -> list[tuple[int, ...]]:
-    return [tuple(weight.shape) for weight in layer.weights]
+def _shapes(weights: Sequence[Any]) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in weights]

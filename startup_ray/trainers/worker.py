@@ -6,10 +6,10 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, StartupRayError
@@ -28,6 +28,8 @@ from startup_ray.trainers.recorder import Recorder, Validate
 from startup_ray.trainers.stream import Stream, open_stream
 from startup_ray.trainers.windows import choose_feed
 from startup_ray.trainers.writer import Writer
+
+T = TypeVar("T")
 
 log = logging.getLogger("startup_ray")
 
@@ -64,8 +66,9 @@ def work(
         checkpoint_every_steps=spec.training.checkpoint_every_steps,
     )
     sync, gpu = _connect(task.scaling, rank, world, meet)
-    try:  # from here on, errors of ours are met by all workers
-        program = make_program(spec, sync, gpu=gpu)
+    try:  # from here on, errors of ours are met by all workers, but those of the feed
+        gpu = sync.broadcast(gpu.encode()).decode()  # one precision for all
+        program = sync.agree(lambda: make_program(spec, sync, gpu=gpu))
         state = _restore(task, program, emit)
         steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, program.sums, sync.sum)
         with Writer() as writer, closing(prefetch(feed.batches(loop.chunks(plan, state.position.step)))) as batches:
@@ -87,10 +90,28 @@ def work(
                 on_save=recorder.on_save,
                 is_over=recorder.is_over,
             )
-            loop.run(state.position, steps, batches, hooks)
+            loop.run(state.position, steps, _met_alone(batches), hooks)
             return recorder.finish()
     except StartupRayError as error:
         return error
+    except _MetAloneError as error:
+        raise error.cause from error
+    finally:
+        sync.close()
+
+
+class _MetAloneError(Exception):
+    """Wraps an error of ours that the other workers do not meet."""
+
+    def __init__(self, cause: StartupRayError) -> None:
+        self.cause = cause
+
+
+def _met_alone(batches: Iterator[T]) -> Iterator[T]:
+    try:
+        yield from batches
+    except StartupRayError as error:
+        raise _MetAloneError(error) from error
 
 
 def _images(task: Task, kind: str, rank: int, world: int, emit: Emit) -> tuple[Feed | Stream, Rows]:
@@ -207,5 +228,5 @@ def _restore(task: Task, program: Any, emit: Emit) -> State:
 
     program.sync.on_rank_0(find)
     state = checkpoint.decode(program.sync.broadcast(text), program.sync.broadcast(arrays))
-    program.restore(state.arrays)
+    program.sync.agree(lambda: program.restore(state.arrays))
     return state

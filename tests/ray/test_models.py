@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError
-from startup_ray.job import ApplicationOptions, ModelOptions, PythonOptions, TrainingOptions
+from startup_ray.job import ApplicationOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.storage import Folder
+from startup_ray.trainers.preflight import preflight
 from tests.fakes import make_dataset, patterns
-from tests.ray.training import LONG, MARKS, MODEL, TRAINING, fit, results
+from tests.ray.training import LONG, MARKS, MODEL, TRAINING, WITH_DROPOUT, fit, results
 
 pytestmark = MARKS
 
@@ -78,6 +80,30 @@ def test_what_cannot_be_built_is_told_before_a_worker_starts(
     assert Folder(str(tmp_path)).list() == []
 
 
+def test_a_relative_path_means_the_same_in_a_worker_and_is_not_needed_once_begun(
+    dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(str(undisturbed[1]), tmp_path / "source")
+    monkeypatch.chdir(tmp_path)
+    folder = Folder(str(tmp_path / "run"))
+    training = SHORT.model_copy(update={"init_from": "source", "epochs": 1, "learning_rate": 1e-30})
+    fit(dataset, folder, training=training)
+    best = undisturbed[0]["best_epoch"]
+    assert results(folder)[0]["val/loss"] == pytest.approx(results(undisturbed[1])[best - 1]["val/loss"], rel=0.2)
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(UsageError, match="no model here"):
+        preflight(dataset, model=WITH_DROPOUT, training=training, scaling=ScalingOptions(), seed=7)
+    spec = preflight(dataset, model=WITH_DROPOUT, training=training, scaling=ScalingOptions(), seed=7, is_begun=True)
+    assert spec.training.init_from is None
+
+
+def test_stopping_early_needs_something_to_judge_by(tmp_path: Path, ray_session: None) -> None:
+    images, labels = patterns(40)
+    dataset = make_dataset(Folder(str(tmp_path / "data")), images, list(labels), ["train"] * 40)
+    with pytest.raises(UsageError, match="early_stopping needs a val split"):
+        fit(dataset, Folder(str(tmp_path / "run")), training=SHORT.model_copy(update={"early_stopping": 2}))
+
+
 def test_tensorflows_ring_gives_the_same_bits_as_shared_memory(
     dataset: Dataset, undisturbed: tuple[dict[str, Any], Folder], tmp_path: Path
 ) -> None:
@@ -104,7 +130,7 @@ def test_it_stops_when_it_gets_no_better(dataset: Dataset, tmp_path: Path, caplo
     net = MODEL.model_copy(update={"batch_norm": False})  # whose moving statistics would make epochs differ
     document = fit(dataset, folder, model=net, training=still)
     assert (document["epochs"], document["best_epoch"], len(results(folder))) == (3, 1, 3)
-    assert "no better val/f1 for 2 epochs: stopped after 3" in caplog.text
+    assert "no better epoch by val/f1 for 2: stopped after 3" in caplog.text
     assert fit(dataset, folder, model=net, training=still)["epochs"] == 3  # and not one more when it is begun again
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from startup_ray.dataset import Dataset
@@ -212,3 +215,20 @@ def test_a_run_streams_and_a_kill_costs_no_bit_and_workers_no_result(
     fit(dataset, one, model=MODEL, training=training, workers=1)
     for line, of_one in zip(results(two), results(one), strict=True):
         assert line == pytest.approx(of_one, rel=1e-3, abs=1e-4)
+
+
+def test_a_damaged_image_ends_the_run_with_its_shard_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Met by the worker alone whose row it is."""
+    images, labels = patterns(200)
+    dataset = make_dataset(
+        Folder(str(tmp_path / "data")), images, list(labels), ["train"] * 160 + ["val"] * 40, shards=1
+    )
+    name = f"{dataset.folder}/images/{dataset.shards[0]}"
+    table = pq.read_table(name)
+    cells = table["image"].to_pylist()
+    cells[77] = b"no image"
+    pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", pa.array(cells, pa.binary())), name)
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="cannot read the dataset"):
+        fit(dataset, Folder(str(tmp_path / "run")), model=MODEL, training=LONG.model_copy(update={"feed": "stream"}))
+    assert time.monotonic() - began < 60

@@ -289,6 +289,22 @@ def test_any_worker_count_equals_one_worker(options: dict[str, Any], request: py
                 np.testing.assert_allclose(mine, other, rtol=1e-3, atol=near_weights)
 
 
+def test_whether_xla_can_compile_is_tried_without_a_trace() -> None:
+    options = [TrainingOptions(global_batch=10, xla=xla) for xla in (True, False)]
+    found = [program(**own("small_resnet") | {"training": training}) for training in options]
+    assert [one.xla for one in found] == [True, False]
+    assert found[0].weights_digest() == found[1].weights_digest()
+
+
+def test_xla_is_refused_for_workers_that_add_up_within_a_pass() -> None:
+    from startup_ray.trainers.program import make_program
+    from startup_ray.trainers.sync import alone
+
+    of_two = replace(spec(**own("small_resnet") | {"training": TrainingOptions(global_batch=10, xla=True)}), workers=2)
+    with pytest.raises(UsageError, match="workers add up within a pass"):
+        make_program(of_two, alone())
+
+
 def test_what_xla_cannot_compile_is_told() -> None:
     with pytest.raises(UsageError, match=r"xla cannot compile this model: .*MaxPool gradient"):
         program(training=training_with(xla=True))

@@ -35,6 +35,9 @@ def spec(build: str, training: TrainingOptions | None = None, **args: Any) -> Sp
     [
         ("softmax", "returns probabilities, not logits"),
         ("classes", r"an output of shape \(4, 4\) for 4 images, not \(4, 3\)"),
+        ("own dice", "draws random numbers that no seed of Keras decides"),
+        ("loss of vectors", "loss MeanSquaredError"),
+        ("metric that fails", "the model fails on 4 random images"),
         ("activity", r"layer 'dense\w*' has an activity regulariser"),
         ("own step", "OwnStep.train_step is overridden"),
         ("state", "counting/seen changes in a training step without a gradient"),
@@ -57,7 +60,7 @@ def test_what_does_not_keep_the_contract_is_refused_by_name(fault: str, told: st
     assert caught.value.where == "model.build"
 
 
-@pytest.mark.parametrize("build", ["small_resnet", "subclassed", "one_hot", "plain"])
+@pytest.mark.parametrize("build", ["small_resnet", "subclassed", "one_hot", "counted_by_integers", "plain"])
 def test_what_keeps_it_is_taken_and_left_as_it_was(build: str) -> None:
     from startup_ray.trainers import contract
     from startup_ray.trainers.models import build_network

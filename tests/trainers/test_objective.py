@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,25 @@ def test_a_compiled_loss_is_taken_row_by_row() -> None:
     rows = np.asarray(compiled(loss, []).losses(LABELS, LOGITS))
     assert rows.shape == (40,)
     assert rows.mean() == pytest.approx(float(loss(LABELS, LOGITS)), rel=1e-6)
+
+
+def test_a_metric_of_integers_is_counted_too() -> None:
+    import keras
+
+    metric = keras.metrics.MeanIoU(4, sparse_y_pred=False, name="iou")
+    objective = compiled(keras.losses.SparseCategoricalCrossentropy(from_logits=True), [metric])
+    total = sum(np.asarray(objective.states(LABELS[i:j], LOGITS[i:j]), np.float64) for i, j in ((0, 7), (7, 40)))
+    metric.reset_state()
+    metric.update_state(LABELS, LOGITS)
+    assert objective.results(total)["iou"] == pytest.approx(float(metric.result()))
+
+
+def test_a_value_that_is_no_number_is_left_out() -> None:
+    import keras
+
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
+    objective = compiled(keras.losses.SparseCategoricalCrossentropy(from_logits=True), [metric])
+    assert objective.results([math.nan] * objective.size) == {}
 
 
 def test_what_is_counted_anyway_is_not_counted_twice() -> None:

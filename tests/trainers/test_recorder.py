@@ -54,8 +54,8 @@ class Told:
     def all_equal(self, digest: str) -> bool:
         return self.others is None or digest == self.others
 
-    def on_rank_0(self, act: Callable[[], None]) -> None:
-        act()
+    def on_rank_0(self, act: Callable[[], Any]) -> Any:
+        return act()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ def test_layers_are_frozen_by_pattern_nested_ones_too() -> None:
     model = net()
     freeze(model, ["a", "[b]"])
     assert [weight.path.split("/")[-2] for weight in model.trainable_variables] == ["c", "c"]
+    whole = net()
+    freeze(whole, [whole.layers[1].name])
+    assert len(whole.trainable_variables) == 2
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 from rig.training.case import CLASSES, LEARNING_RATE, NETS, WORKERS, Spec
 from rig.training.dataset import written
 from rig.training.nets import FOR_JOB
-from rig.training.words import BEGIN, END, SPEED, pin, tell
+from rig.training.words import BEGIN, END, SPEED, tell
 from startup_ray.job import PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.lease import hold
 from startup_ray.runs import EXIT, read_json
@@ -28,20 +28,16 @@ from startup_ray.trainers.preflight import preflight
 
 
 class Watch:
-    """Pins the workers once they are known, and tells where epochs end."""
+    """Tells where epochs end."""
 
     def __init__(self, fifo: str, epochs: int) -> None:
         self.seconds = 0.0
         """Of the window."""
-        self._fifo, self._epochs, self._is_pinned = fifo, epochs, False
+        self._fifo, self._epochs = fifo, epochs
 
     def __call__(self, item: Any) -> None:
         if not isinstance(item, TrainProgress):
             return
-        if not self._is_pinned:
-            self._is_pinned = True
-            for rank, pid in enumerate(item.pids):
-                pin(pid, rank)
         if item.metrics and item.epoch in (1, self._epochs):
             tell(self._fifo, BEGIN if item.epoch == 1 else END)
         if item.metrics and item.epoch > 1:
