@@ -88,8 +88,7 @@ def test_a_relative_path_means_the_same_in_a_worker_and_is_not_needed_once_begun
     folder = Folder(str(tmp_path / "run"))
     training = SHORT.model_copy(update={"init_from": "source", "epochs": 1, "learning_rate": 1e-30})
     fit(dataset, folder, training=training)
-    best = undisturbed[0]["best_epoch"]
-    assert results(folder)[0]["val/loss"] == pytest.approx(results(undisturbed[1])[best - 1]["val/loss"], rel=0.2)
+    assert results(folder)[0]["val/loss"] < 0.1 < results(undisturbed[1])[0]["val/loss"]
     shutil.rmtree(tmp_path / "source")
     with pytest.raises(UsageError, match="no model here"):
         preflight(dataset, model=WITH_DROPOUT, training=training, scaling=ScalingOptions(), seed=7)
