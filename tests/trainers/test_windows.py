@@ -131,7 +131,7 @@ def test_the_feed_is_chosen_by_the_size_of_the_decoded_split() -> None:
     assert small.feed == "memory"
     assert large.feed == "stream"
     assert large.reason == (
-        "the train split decodes to 12.3 GB, scaling.cache_limit is 8.0 GB: "
+        "the train split decodes to 12.3 GB, training.cache_limit is 8.0 GB: "
         "it is streamed from storage, decoded every epoch anew"
     )
     assert choose_feed(dataset(1_000), 64 * 64 * 3 * 1_000).feed == "memory"
@@ -141,4 +141,4 @@ def test_the_feed_is_chosen_by_the_size_of_the_decoded_split() -> None:
 def test_who_asks_for_a_feed_gets_it() -> None:
     for wanted in ("memory", "stream"):
         choice = choose_feed(dataset(1_000), 1, wanted)
-        assert (choice.feed, f"scaling.feed is {wanted}" in choice.reason) == (wanted, True)
+        assert (choice.feed, f"training.feed is {wanted}" in choice.reason) == (wanted, True)
