@@ -59,12 +59,7 @@ def work(
     """
     spec, choice = task.spec, choose_feed(task.dataset, task.spec.training.cache_limit, task.spec.training.feed)
     feed, val = _images(task, choice.feed, rank, world, emit)
-    plan = Plan(
-        steps=spec.steps,
-        steps_per_epoch=spec.steps_per_epoch,
-        steps_per_call=spec.training.steps_per_call,
-        checkpoint_every_steps=spec.training.checkpoint_every_steps,
-    )
+    plan = _plan(spec)
     sync, gpu = _connect(task.scaling, rank, world, meet)
     try:  # from here on, errors of ours are met by all workers, but those of the feed
         gpu = sync.broadcast(gpu.encode()).decode()  # one precision for all
@@ -98,6 +93,15 @@ def work(
         raise error.cause from error
     finally:
         sync.close()
+
+
+def _plan(spec: Spec) -> Plan:
+    return Plan(
+        steps=spec.steps,
+        steps_per_epoch=spec.steps_per_epoch,
+        steps_per_call=spec.training.steps_per_call,
+        checkpoint_every_steps=spec.training.checkpoint_every_steps,
+    )
 
 
 class _MetAloneError(Exception):

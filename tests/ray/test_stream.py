@@ -54,7 +54,7 @@ def stream_of(
 
 def plan_of(stream: Stream, k: int) -> Plan:
     per_epoch = stream.steps_per_epoch
-    return Plan(steps=EPOCHS, steps_per_epoch=per_epoch, steps_per_call=k, checkpoint_every_steps=10**6)
+    return Plan(steps=EPOCHS * per_epoch, steps_per_epoch=per_epoch, steps_per_call=k, checkpoint_every_steps=10**6)
 
 
 def drawn(stream: Stream, *, k: int = 5, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
