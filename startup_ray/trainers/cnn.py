@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from startup_ray.errors import StorageError
+from startup_ray.errors import StorageError, first_line
 from startup_ray.job import AugmentOptions
 from startup_ray.trainers import augment
 from startup_ray.trainers.feed import places_of
@@ -125,7 +125,7 @@ class Classifier:
         try:
             self._compiled(images, tf.zeros([rows], tf.int32))
         except tf.errors.OpError as error:
-            return str(error.message).split("\n", 1)[0]
+            return first_line(error)
         finally:
             for weight, value in zip(self.model.weights, kept, strict=True):
                 weight.assign(value)

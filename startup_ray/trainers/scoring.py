@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import UsageError
+from startup_ray.errors import UsageError, first_line
 from startup_ray.job import PythonOptions
 from startup_ray.jobfile import parse_job
 from startup_ray.metrics import Stats, row_losses, softmax
@@ -194,8 +194,9 @@ def _output_shape(model: Any, images: tuple[int, int, int], place: str) -> tuple
     try:
         return tuple(model(np.zeros((1, *images), np.float32)).shape)
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UsageError(f"the model does not take images of shape {images}: {reason}", where=place) from error
+        raise UsageError(
+            f"the model does not take images of shape {images}: {first_line(error)}", where=place
+        ) from error
 
 
 def _fits(wanted: tuple[int | None, ...], given: tuple[int, ...]) -> bool:

@@ -20,8 +20,8 @@ BatchNormalization. Ours and the independent workers run with op determinism on,
 Steps per call of the outer loop, or per execution of `keras-fit`: {steps}. The rows of those without Ray never change,
 so that feeding costs nothing; those with Ray have a pipeline. `ours-ray` has two speeds, that of its own `exit.json`,
 which is without validation, metrics and checkpoints, and that with them; its CPU time is with them (images of an epoch:
-{epochs}). `ray-legacy` is given pinned cores, one thread, Adam, and no checkpoint within the window, none of which
-stands in Ray's example; `ray-default` has threads and cores as documented.
+{epochs}); its workers are not pinned, as in production. `ray-legacy` is given pinned cores, one thread, Adam, and no
+checkpoint within the window, none of which stands in Ray's example; `ray-default` has threads and cores as documented.
 
 {machine}.
 
