@@ -22,6 +22,8 @@ from startup_ray.storage import Folder
 
 CONNECT_S = 10.0
 """How long a cluster may take to accept a connection."""
+LEAN = {"enable_metrics_collection": False, "event_stats": False, "task_events_report_interval_ms": 0}
+"""Of a Ray that has no dashboard and ends with us: what nobody can look at is not written down."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def connect(address: str | None = None) -> Iterator[Session]:
         ray.init(
             address=wanted,
             include_dashboard=False if wanted == "local" else None,
+            _system_config=LEAN if wanted == "local" else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -20,7 +20,7 @@ from startup_ray.storage import Folder
 from startup_ray.trainers.messages import Note
 
 LIMITS_S = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": 0.25,
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": 1,
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": 60,
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": 60,
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": 3600,

@@ -24,7 +24,7 @@ from ray.exceptions import RayError
 from ray.train.collective import barrier
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.dataset import Dataset
@@ -185,17 +185,14 @@ def _listening(on_progress: Callable[[TrainProgress | DecodeProgress], None]) ->
     """A function for workers and the controller to call, wherever they run; what it is told arrives here."""
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
     progress: Any = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    is_over = threading.Event()
 
     def listen() -> None:
         with suppress(RayError):  # Ray is gone: the one who waits for the result will say so
-            while not (is_over.is_set() and progress.empty()):
-                with suppress(Empty):
-                    item = progress.get(timeout=0.2)
-                    if isinstance(item, Note):
-                        log.log(logging.WARNING if item.is_warning else logging.INFO, "train: %s", item.text)
-                    else:
-                        on_progress(item)
+            while (item := progress.get()) is not None:  # asking again and again would take CPU time from the workers
+                if isinstance(item, Note):
+                    log.log(logging.WARNING if item.is_warning else logging.INFO, "train: %s", item.text)
+                else:
+                    on_progress(item)
 
     thread = threading.Thread(target=listen, daemon=True, name="progress")
     thread.start()
@@ -203,6 +200,7 @@ def _listening(on_progress: Callable[[TrainProgress | DecodeProgress], None]) ->
         # Sent and forgotten: training does not wait for the one who watches.
         yield lambda item: progress.actor.put_nowait.remote(item) and None
     finally:
-        is_over.set()
+        with suppress(RayError):
+            progress.put(None)
         thread.join()
         progress.shutdown(force=True)

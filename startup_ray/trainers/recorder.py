@@ -33,6 +33,9 @@ from startup_ray.trainers.writer import Writer
 Validate = Callable[[], dict[str, float]]
 Files = Callable[[], Mapping[str, bytes]]
 
+TELL_S = 0.5
+"""Between two words of progress at least; each costs the workers CPU time."""
+
 
 class Recorder:
     """Keeps the books of one attempt: metrics, best and last model, checkpoints, progress."""
@@ -70,7 +73,7 @@ class Recorder:
     def on_chunk(self, position: Position, count: int, seconds: float, waited: float) -> None:
         self._speed.add(count, seconds, waited)
         now = time.perf_counter()
-        if now - self._emitted >= 0.2:
+        if now - self._emitted >= TELL_S:
             self._emitted = now
             self._tell(position)
 

@@ -37,14 +37,14 @@ NETS = {
         what="Conv32-MaxPool-Flatten-Dense128-Dense10 on 28x28x1",
         shape=(28, 28, 1),
         steps_per_call=16,
-        rows=16_384,
+        rows=131_072,
         max_rate=20_000,
     ),
     "resnet": Net(
         what="residual net of 3 stages, 16-32-64, on 64x64x3",
         shape=(64, 64, 3),
         steps_per_call=2,
-        rows=2_048,
+        rows=8_192,
         max_rate=2_000,
     ),
 }

@@ -77,15 +77,15 @@ def _named(scaling: Mapping[str, Any]) -> dict[str, Any]:
     return {**scaling, **({"transport": f"memory:{secrets.token_hex(16)}"} if is_memory else {})}
 
 
-def _ours_by_ray(case: Case, lab: Lab) -> Window:
+def _on_dataset(case: Case, lab: Lab, *, way: str) -> Window:
     variant = VARIANTS[RAY_VARIANT]
     spec = Spec(program="loop", case=case, world=WORKERS, rank=0, connect=variant.scaling, training=variant.training)
-    words = [spec.text(), str(lab.seconds), str(lab.shared / f"dataset-{case.net}")]
+    words = [way, spec.text(), str(lab.seconds), str(lab.shared / f"dataset-{case.net}")]
     env = environment.private(lab.folder) | {
         "STARTUP_RAY_CACHE": str(lab.shared / "cache"),
         "PYTHONPATH": group.python_path(),
     }
-    return ray_run.measure([sys.executable, "-m", "rig.training.ray_ours", *words], env=env, folder=lab.folder)
+    return ray_run.measure([sys.executable, "-m", "rig.training.on_dataset", *words], env=env, folder=lab.folder)
 
 
 def _legacy_by_ray(case: Case, lab: Lab, *, program: str) -> Window:
@@ -109,9 +109,11 @@ CONTESTANTS: dict[str, Contestant] = {
         )
         for name, variant in VARIANTS.items()
     },
-    "ours-ray": Contestant(
-        what=f"the same by Ray Train ({VARIANTS[RAY_VARIANT].what}), on a dataset", run=_ours_by_ray
+    "ours-dataset": Contestant(
+        what=f"the same ({VARIANTS[RAY_VARIANT].what}) on a dataset, not pinned",
+        run=partial(_on_dataset, way="processes"),
     ),
+    "ours-ray": Contestant(what="the same on a dataset by Ray Train, not pinned", run=partial(_on_dataset, way="ray")),
     "one": Contestant(what="startup_ray, 1 worker", run=partial(_ours, workers=1, synchronised=False)),
     "scope": Contestant(
         what="Keras 3 in the scope of MultiWorkerMirroredStrategy, 2 workers",

@@ -1,6 +1,6 @@
 """A contestant that Ray runs: one driver process, which tells through a FIFO where its window begins and ends.
 
-    window = measure([python, "-m", "rig.training.ray_ours", ...], env=env, folder=folder)
+    window = measure([python, "-m", "rig.training.on_dataset", ...], env=env, folder=folder)
 
 CPU time is of the whole tree between the two words, Ray's daemons included. A driver is given the FIFO as its last
 argument, and `words.tell` is how it, or a worker of it, writes there.

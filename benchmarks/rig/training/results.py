@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rig.figures import spread
 from rig.training.case import NETS, Case
-from rig.training.contestants import CONTESTANTS, RAY_VARIANT, VARIANTS
+from rig.training.contestants import CONTESTANTS, VARIANTS
 from rig.training.window import Window
 
 OURS = tuple(f"ours-{name}" for name in VARIANTS)
@@ -34,7 +34,7 @@ TARGETS = (
     Target(
         what="ours by Ray to ours without",
         ours=("ours-ray",),
-        peer=f"ours-{RAY_VARIANT}",
+        peer="ours-dataset",
         batches=(64, 256),
         at_least=0.97,
     ),
