@@ -171,6 +171,23 @@ def write_report(found: Sequence[Run], path: str) -> str:
     return write([run.folder for run in found], path)
 
 
+def compare_runs(one: Run, other: Run, *, seed: int = 0) -> dict[str, Any]:
+    """How much better the other run is than the one, on the rows that both were evaluated on last.
+
+    Args:
+        seed: of the bootstrap.
+
+    Returns:
+        The document of `startup-ray compare --json`.
+
+    Raises:
+        UsageError: a run is not evaluated, or they were judged on different rows.
+    """
+    from startup_ray.comparison import compare_runs as compare
+
+    return compare(one.folder, other.folder, seed=seed)
+
+
 def export_model(
     run: Run, *, to: Sequence[str] = ("keras", "savedmodel", "onnx"), out: str | None = None, samples: int = 64
 ) -> dict[str, Any]:

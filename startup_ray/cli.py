@@ -128,6 +128,9 @@ def _add_tools(commands: Any) -> None:
         sub.set_defaults(run=run, verb=verb)
         return sub
 
+    model_verbs.add_compare(
+        add("compare", model_verbs.compare, "whether one of two runs is better on the same rows, and how sure that is")
+    )
     model_verbs.add_export(
         add("export", model_verbs.export, "the model of a run as Keras, SavedModel and ONNX, compared")
     )

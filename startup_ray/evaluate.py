@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from startup_ray.confidence import intervals, wilson
 from startup_ray.dataset import Dataset
 from startup_ray.errors import DataError, StartupRayError, UsageError
 from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
-from startup_ray.metrics import Stats, intervals
+from startup_ray.judged import read_rows
+from startup_ray.metrics import RANKED, TOP, Stats
 from startup_ray.progress import ignore
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 from startup_ray.runs import BEST_MODEL, EVALUATION, put_json, read_classes
+from startup_ray.slices import read_slices
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_count
 
@@ -92,6 +95,9 @@ def evaluate(
         "dataset_digest": dataset.digest,
         "split": split,
     } | judge(stats, classes, gates, average=options.average, seed=seed)
+    document["slices"] = read_slices(
+        read_rows(predictions, classes), dataset, options.slices, num_classes=len(classes), average=options.average
+    )
     put_json(folder, EVALUATION, document)
     return document
 
@@ -114,15 +120,23 @@ def judge(stats: Stats, classes: tuple[str, ...], gates: list[Gate], *, average:
     found = stats.per_class()
     names = ("precision", "recall", "f1", "support")
     ends = intervals(stats.confusion, seed, average=average)
+    if stats.scored:
+        ends |= {f"top_{k}_accuracy": wilson(hits, stats.scored) for k, hits in zip(TOP, stats.top, strict=True)}
+    ranked = stats.ranked_per_class()
     document: dict[str, Any] = {
         "rows": stats.rows(),
         "average": average,
         "metrics": stats.scores(average),
         "intervals": {name: list(pair) for name, pair in ends.items()},
+        "bounds": {name: list(value[1:]) for name, value in stats.bounds().items() if value},
         "classes": list(classes),
         "per_class": [
-            {"class": label} | {name: found[name][i].item() for name in names} for i, label in enumerate(classes)
+            {"class": label}
+            | {name: found[name][i].item() for name in names}
+            | {name: ranked[name][i] if ranked[name] else None for name in RANKED}
+            for i, label in enumerate(classes)
         ],
+        "calibration": stats.calibration.table(),
         "confusion": stats.confusion.tolist(),
     }
     return document | {"gates": check_gates(gates, document)}

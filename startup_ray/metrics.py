@@ -3,31 +3,38 @@
     stats = Stats.empty(num_classes=10)
     stats = stats.update(labels, logits).merge(other)       # of any part, in any order: the same bytes
     stats.scores(average="macro")                           # {'accuracy': 0.98, 'f1': ..., ...}
-    intervals(stats.confusion, seed=7)                      # {'accuracy': (0.96, 0.99), ...}
+    stats.bounds()                                          # {'roc_auc': (0.9711, 0.9712), ...}
 
 Law: merge is associative and commutative, with `empty` as its zero; every row is in exactly one account of `rows`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from dataclasses import dataclass, replace
-from statistics import NormalDist
-from typing import Self
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
+
+from startup_ray.calibration import Calibration
+from startup_ray.ranking import COLUMNS, Ranks, Value
 
 AVERAGES = ("macro", "micro", "weighted")
 AVERAGED = ("precision", "recall", "f1")
 NAMES = (
     *("accuracy", "balanced_accuracy", *AVERAGED),
     *(f"{name}_{average}" for name in AVERAGED for average in AVERAGES),
-    *("kappa", "mcc", "log_loss"),
+    *("kappa", "mcc", "top_3_accuracy", "top_5_accuracy"),
+    *("log_loss", "brier", "ece", "roc_auc", "average_precision"),
 )
 """Every metric of an evaluation; precision, recall and f1 go by the job's average."""
+TOP = (3, 5)
+RANKED = ("roc_auc", "average_precision")
+"""Of each class against the others, and their mean over the classes that have rows on both sides."""
 
-_SCALE = 1 << 40  # log-loss in fixed point: rounding below 5e-13 a row, and integers add alike in any order
 _MAX_LOSS = -math.log(np.finfo(np.float64).eps)  # where scikit-learn's log_loss clips probabilities
 
 
@@ -37,8 +44,11 @@ class Stats:
 
     confusion: np.ndarray
     """int64 [C, C], rows = true class, columns = predicted class."""
-    loss: int = 0
-    """Sum of log-loss over the scored rows, in units of 2**-40 nats."""
+    top: tuple[int, ...] = (0,) * len(TOP)
+    """Rows whose class is among the `TOP` with the highest scores."""
+    calibration: Calibration = field(default_factory=Calibration)
+    ranks: tuple[Ranks, ...] = ()
+    """Of each class."""
     unlabeled: int = 0
     unknown_class: int = 0
     """Rows whose label is no class of the model."""
@@ -50,7 +60,8 @@ class Stats:
     @classmethod
     def empty(cls, num_classes: int) -> Self:
         """The zero of `merge`."""
-        return cls(confusion=np.zeros((num_classes, num_classes), np.int64))
+        confusion = np.zeros((num_classes, num_classes), np.int64)
+        return cls(confusion=confusion, ranks=(Ranks.empty(),) * num_classes)
 
     def update(self, labels: np.ndarray, logits: np.ndarray) -> Self:
         """Add rows: labels int [N] (-1 = none, >= C = class unknown to the model), logits float [N, C]."""
@@ -60,16 +71,19 @@ class Stats:
         unlabeled, unknown = labels < 0, labels >= classes
         bad = ~unlabeled & ~unknown & ~np.isfinite(logits).all(axis=1)
         kept = ~(unlabeled | unknown | bad)
-        cells = labels[kept].astype(np.int64) * classes + logits[kept].argmax(axis=1)
-        losses = np.rint(row_losses(labels[kept], logits[kept]) * _SCALE).astype(np.int64)
-        return replace(
-            self,
-            confusion=self.confusion + np.bincount(cells, minlength=classes**2).reshape(classes, classes),
-            loss=self.loss + sum(losses.tolist()),  # Python integers, since an int64 sum would overflow at 232,000 rows
-            unlabeled=self.unlabeled + int(unlabeled.sum()),
-            unknown_class=self.unknown_class + int(unknown.sum()),
-            bad_scores=self.bad_scores + int(bad.sum()),
+        labels, logits = labels[kept].astype(np.int64), logits[kept]
+        predicted, scores = logits.argmax(axis=1), softmax(logits)
+        counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+        found = Stats(
+            confusion=counts.reshape(classes, classes),
+            top=_top(labels, logits),
+            calibration=Calibration().update(labels, predicted, scores, row_losses(labels, logits)),
+            ranks=Ranks.of_classes(scores.astype(np.float32), labels, most=_most(classes)),
+            unlabeled=int(unlabeled.sum()),
+            unknown_class=int(unknown.sum()),
+            bad_scores=int(bad.sum()),
         )
+        return self.merge(found)
 
     def merge(self, other: Stats) -> Self:
         """Statistics of the rows of both."""
@@ -78,7 +92,11 @@ class Stats:
         return replace(
             self,
             confusion=self.confusion + other.confusion,
-            loss=self.loss + other.loss,
+            top=tuple(a + b for a, b in zip(self.top, other.top, strict=True)),
+            calibration=self.calibration.merge(other.calibration),
+            ranks=tuple(
+                a.merge(b, most=_most(len(self.confusion))) for a, b in zip(self.ranks, other.ranks, strict=True)
+            ),
             unlabeled=self.unlabeled + other.unlabeled,
             unknown_class=self.unknown_class + other.unknown_class,
             bad_scores=self.bad_scores + other.bad_scores,
@@ -92,18 +110,36 @@ class Stats:
 
     def rows(self) -> dict[str, int]:
         """Accounts of the rows seen: total = scored + unlabeled + unknown_class + bad_scores + corrupt."""
-        names = ("unlabeled", "unknown_class", "bad_scores", "corrupt")
-        accounts = {"scored": self.scored} | {name: getattr(self, name) for name in names}
+        accounts = {"scored": self.scored} | {name: getattr(self, name) for name in _ACCOUNTS}
         return {"total": sum(accounts.values())} | accounts
 
     def scores(self, average: str = "macro") -> dict[str, float | None]:
-        """Value of each metric of `NAMES`; all None when no row was scored. log_loss is in nats per row."""
+        """Value of each metric of `NAMES`; None where no row gives one. log_loss is in nats per row."""
         if not self.scored:
             return dict.fromkeys(NAMES)
-        found = {name: float(value) for name, value in confusion_scores(self.confusion).items()}
-        plain = {name: found[f"{name}_{average}"] for name in AVERAGED}
-        log_loss = {"log_loss": self.loss / _SCALE / self.scored}
-        return {name: (found | plain | log_loss)[name] for name in NAMES}
+        found: dict[str, float | None] = {name: float(v) for name, v in confusion_scores(self.confusion).items()}
+        found |= {name: found[f"{name}_{average}"] for name in AVERAGED}
+        found |= {f"top_{k}_accuracy": hits / self.scored for k, hits in zip(TOP, self.top, strict=True)}
+        found |= dict.fromkeys(["log_loss", "brier", "ece"])
+        if calibration := self.calibration if self.calibration.total else None:
+            found |= {"log_loss": calibration.log_loss(), "ece": calibration.ece()}
+            found["brier"] = calibration.brier(len(self.confusion))
+        found |= {name: bounds.value if bounds else None for name, bounds in self.bounds().items()}
+        return {name: found[name] for name in NAMES}
+
+    def bounds(self) -> dict[str, Value | None]:
+        """`RANKED`: value and the ends between which scikit-learn's lies for certain; None if no class has any."""
+        return {name: _mean(values) for name, values in self._ranked().items()}
+
+    def _ranked(self) -> dict[str, list[Value | None]]:
+        return {
+            "roc_auc": [ranks.roc_auc() for ranks in self.ranks],
+            "average_precision": [ranks.average_precision() for ranks in self.ranks],
+        }
+
+    def ranked_per_class(self) -> dict[str, list[float | None]]:
+        """`RANKED` of each class; None for one without rows on both sides."""
+        return {name: [v.value if v else None for v in values] for name, values in self._ranked().items()}
 
     def per_class(self) -> dict[str, np.ndarray]:
         """precision, recall, f1 float64 [C], 0 where undefined, and support int64 [C]."""
@@ -112,21 +148,44 @@ class Stats:
         return ratios | {"f1": _ratio(2 * hits, true + predicted), "support": true}
 
     def pack(self) -> bytes:
-        """The statistics as canonical JSON: equal statistics give equal bytes. Zero cells are left out."""
+        """The statistics as bytes, the same for equal statistics: a line of JSON, then arrays, compressed."""
         cells = np.flatnonzero(self.confusion)
-        counts = self.confusion.ravel()[cells]
-        fields = self.rows() | {"loss": self.loss, "classes": len(self.confusion)}
-        return json.dumps(fields | {"cells": cells.tolist(), "counts": counts.tolist()}, sort_keys=True).encode()
+        arrays = [cells, self.confusion.ravel()[cells]]
+        arrays += [column for ranks in self.ranks for column in ranks.columns()]
+        head = {name: getattr(self, name) for name in _ACCOUNTS} | {
+            "classes": len(self.confusion),
+            "top": self.top,
+            "calibration": asdict(self.calibration),
+            "levels": [ranks.level for ranks in self.ranks],
+            "lengths": [len(array) for array in arrays],
+        }
+        planes = [_planes(array) for array in arrays]
+        return zlib.compress(json.dumps(head, sort_keys=True).encode() + b"\n" + b"".join(planes))
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """The inverse of `pack`."""
-        fields = json.loads(data)
-        confusion = np.zeros(fields["classes"] ** 2, np.int64)
-        confusion[fields["cells"]] = fields["counts"]
-        names = ("loss", "unlabeled", "unknown_class", "bad_scores", "corrupt")
-        shape = (fields["classes"], fields["classes"])
-        return cls(confusion=confusion.reshape(shape), **{name: fields[name] for name in names})
+        line, _, rest = zlib.decompress(data).partition(b"\n")
+        head: dict[str, Any] = json.loads(line)
+        sizes = np.cumsum([0, *head["lengths"]]) * 8
+        cells, counts, *arrays = (_from_planes(rest[i:j]) for i, j in itertools.pairwise(sizes))
+        classes = head["classes"]
+        confusion = np.zeros(classes**2, np.int64)
+        confusion[cells] = counts
+        columns = [arrays[i : i + COLUMNS] for i in range(0, len(arrays), COLUMNS)]
+        calibration: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in head["calibration"].items()
+        }
+        return cls(
+            confusion=confusion.reshape(classes, classes),
+            top=tuple(head["top"]),
+            calibration=Calibration(**calibration),
+            ranks=tuple(map(Ranks.from_columns, head["levels"], columns)),
+            **{name: head[name] for name in _ACCOUNTS},
+        )
+
+
+_ACCOUNTS = ("unlabeled", "unknown_class", "bad_scores", "corrupt")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -151,44 +210,7 @@ def confusion_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
     balanced accuracy over those that are true, and what is undefined is 0.
     """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return _margin_scores(hits, true=matrix.sum(axis=-1), predicted=matrix.sum(axis=-2))
-
-
-def intervals(
-    matrix: np.ndarray, seed: int, *, average: str = "macro", draws: int = 2_000, level: float = 0.95
-) -> dict[str, tuple[float, float]]:
-    """Interval of each metric that a confusion matrix int64 [C, C] gives; none if it is empty.
-
-    Accuracy, and what equals it, is a proportion: Wilson's score interval (1927), which holds for few rows and few
-    mistakes too. The others are bootstrap percentiles: drawing n rows with replacement and counting them is one
-    Multinomial(n, matrix / n) draw (Efron 1979), so no row is needed again. A metric whose draws are all equal, as
-    without any mistake, has no interval: the bootstrap cannot tell how sure that is.
-    """
-    true, predicted = np.nonzero(matrix)
-    counts = matrix[true, predicted]
-    if not len(counts):
-        return {}
-    rng = np.random.default_rng(seed)
-    chunk = max(1, (1 << 22) // max(len(counts), len(matrix)))  # drawn in turn, so that large matrices fit the memory
-    parts = [
-        _resampled(rng.multinomial(counts.sum(), counts / counts.sum(), min(chunk, draws - i)), true, predicted, matrix)
-        for i in range(0, draws, chunk)
-    ]
-    tail = (1 - level) / 2
-    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ends = {name: np.quantile(values, [tail, 1 - tail]) for name, values in drawn.items() if np.ptp(values) > 0}
-    proportion = _wilson(int(np.trace(matrix)), int(matrix.sum()), level)
-    ends |= dict.fromkeys(["accuracy", *(f"{name}_micro" for name in AVERAGED)], proportion)
-    plain = {name: ends[f"{name}_{average}"] for name in AVERAGED if f"{name}_{average}" in ends}
-    return {name: (float(low), float(high)) for name, (low, high) in (ends | plain).items()}
-
-
-def _wilson(hits: int, rows: int, level: float) -> np.ndarray:
-    """Score interval float64 [2] of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share, weight = hits / rows, z * z / rows
-    middle, half = share + weight / 2, z * math.sqrt(share * (1 - share) / rows + weight / rows / 4)
-    return np.clip(np.array([middle - half, middle + half]) / (1 + weight), 0.0, 1.0)
+    return margin_scores(hits, true=matrix.sum(axis=-1), predicted=matrix.sum(axis=-2))
 
 
 def _shifted(logits: np.ndarray) -> np.ndarray:
@@ -199,17 +221,7 @@ def _shifted(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def _resampled(drawn: np.ndarray, true: np.ndarray, predicted: np.ndarray, matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics float64 [B] of draws int64 [B, cells], whose cells lie at (true, predicted)."""
-    margins = np.zeros((3, len(matrix), len(drawn)), np.int64)
-    on_diagonal = true == predicted
-    np.add.at(margins[0], true[on_diagonal], drawn.T[on_diagonal])
-    np.add.at(margins[1], true, drawn.T)
-    np.add.at(margins[2], predicted, drawn.T)
-    return _margin_scores(margins[0].T, true=margins[1].T, predicted=margins[2].T)
-
-
-def _margin_scores(hits: np.ndarray, *, true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+def margin_scores(hits: np.ndarray, *, true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics float64 [...] from int64 [..., C]: the diagonal, the row sums and the column sums."""
     hits, true, predicted = (np.asarray(part, np.float64) for part in (hits, true, predicted))
     rows, seen = true.sum(axis=-1), (true + predicted > 0).sum(axis=-1)
@@ -232,4 +244,35 @@ def _margin_scores(hits: np.ndarray, *, true: np.ndarray, predicted: np.ndarray)
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     under = np.asarray(under, np.float64)
     result: np.ndarray = np.divide(over, under, out=np.zeros(under.shape), where=under != 0)
+    return result
+
+
+def _top(labels: np.ndarray, logits: np.ndarray) -> tuple[int, ...]:
+    """Rows whose class is among the `TOP` highest logits; of equal ones the later classes count as higher, as in
+    scikit-learn's `top_k_accuracy_score`."""
+    own = logits[np.arange(len(labels)), labels][:, None]
+    later = np.arange(logits.shape[1]) > labels[:, None]
+    above = ((logits > own) | ((logits == own) & later)).sum(axis=1)
+    return tuple(int((above < k).sum()) for k in TOP)
+
+
+def _most(classes: int) -> int:
+    """Bins of each class, so that all together fit a block of 64 kB for ten classes or fewer."""
+    return max(96, 15_360 // classes)
+
+
+def _mean(values: list[Value | None]) -> Value | None:
+    found = [value for value in values if value is not None]
+    return Value(*(sum(part) / len(found) for part in zip(*found, strict=True))) if found else None
+
+
+def _planes(array: np.ndarray) -> bytes:
+    """int64 as all lowest bytes, then all second ones and so on: what is small compresses to little."""
+    signs = (array << 1) ^ (array >> 63)  # small negative numbers as small ones
+    return signs.astype("<u8").view(np.uint8).reshape(-1, 8).T.tobytes()
+
+
+def _from_planes(data: bytes) -> np.ndarray:
+    signs = np.frombuffer(data, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
+    result: np.ndarray = (signs >> np.uint64(1)).astype(np.int64) ^ -(signs & np.uint64(1)).astype(np.int64)
     return result

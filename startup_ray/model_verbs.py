@@ -1,4 +1,4 @@
-"""The verbs for the model of a finished run: `export` and `predict`."""
+"""The verbs for the models of finished runs: `compare`, `export` and `predict`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,38 @@ OVERRIDABLE = ("ingest.fetch.", "ingest.image.resize=")
 SHOWN_CLASSES = 10
 
 log = logging.getLogger("startup_ray")
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", metavar="RUN", help="the folder of an evaluated run, or a job file: its newest")
+    parser.add_argument("other", metavar="RUN", help="another, judged on the same rows")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the bootstrap (default: 0)")
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Print a verdict, and a row per metric."""
+    from startup_ray import api
+    from startup_ray.comparison import verdict
+    from startup_ray.planning import named_run
+
+    document = api.compare_runs(named_run(args.one, []), named_run(args.other, []), seed=args.seed)
+    if args.json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return 0
+    right = f"{document['only_one_right']:,} only by the first, {document['only_other_right']:,} only by the second"
+    print(verdict(document))
+    print(f"{document['rows']:,} rows, rightly classified {right}: McNemar p = {document['p_value']:.3g}")
+    print(_differences(document["differences"]))
+    return 0
+
+
+def _differences(found: Mapping[str, Mapping[str, Any]]) -> str:
+    width = max(map(len, found))
+    lines = [f"{'second less first':{width}}  {'points':>8}  95% interval"]
+    for name, part in found.items():
+        ends = f"{100 * part['low']:+.2f} to {100 * part['high']:+.2f}"
+        lines.append(f"{name:{width}}  {100 * part['value']:+8.2f}  {ends}{'  *' if part['significant'] else ''}")
+    return "\n".join([*lines, "* the interval does not hold 0"])
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

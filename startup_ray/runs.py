@@ -70,7 +70,7 @@ def run_key(
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
     """8 hex digits from what is judged and how; where it is computed does not count."""
-    return _key(dataset_digest, split, options.average, list(options.gates))
+    return _key(dataset_digest, split, options.average, list(options.gates), list(options.slices))
 
 
 def location_of(manifest: str) -> str:

@@ -45,6 +45,8 @@ def test_the_document_follows_from_the_statistics() -> None:
         "recall": 0.8,
         "f1": 16 / 19,
         "support": 10,
+        "roc_auc": None,  # statistics without scores
+        "average_precision": None,
     }
     assert document["confusion"] == [[8, 2], [1, 9]]
     assert document["gates"] == [{"gate": "recall[cat] > 0.8", "value": 0.8, "passed": False}]

@@ -8,9 +8,10 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
-from startup_ray.metrics import AVERAGED, AVERAGES, NAMES, Stats, confusion_scores, intervals, row_losses, softmax
+from startup_ray.metrics import AVERAGED, AVERAGES, NAMES, TOP, Stats, confusion_scores, row_losses, softmax
 
-CASES = range(200)
+CASES = [200, pytest.param(1_000, marks=pytest.mark.soak)]
+"""Random sets of rows."""
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,13 +30,35 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.ray  # it takes seconds
-def test_every_metric_equals_scikit_learn() -> None:
-    for seed in CASES:
+@pytest.mark.parametrize("cases", CASES)
+def test_every_metric_equals_scikit_learn(cases: int) -> None:
+    for seed in range(cases):
         labels, logits = draw(seed)
         found = Stats.empty(logits.shape[1]).update(labels, logits).scores("weighted")
         for name, value in expected(labels, logits).items():
             assert_allclose(found[name], value, rtol=0, atol=1e-12, err_msg=f"{name}, seed {seed}")  # type: ignore[arg-type]
         assert list(found) == list(NAMES)
+
+
+@pytest.mark.ray  # it takes seconds
+@pytest.mark.parametrize("cases", CASES)
+def test_ranking_metrics_equal_scikit_learn_where_it_has_them(cases: int) -> None:
+    for seed in range(cases):
+        labels, logits = draw(seed)
+        scores, present = softmax(logits).astype(np.float32), np.unique(labels)
+        stats = Stats.empty(logits.shape[1]).update(labels, logits)
+        found = stats.ranked_per_class()
+        for i in range(logits.shape[1]):
+            if i not in present:
+                assert found["roc_auc"][i] is found["average_precision"][i] is None
+                continue
+            assert found["average_precision"][i] == pytest.approx(
+                sk.average_precision_score(labels == i, scores[:, i]), abs=1e-12
+            )
+            if len(present) > 1:
+                assert found["roc_auc"][i] == pytest.approx(sk.roc_auc_score(labels == i, scores[:, i]), abs=1e-12)
+        known = [value for value in found["roc_auc"] if value is not None]
+        assert stats.scores()["roc_auc"] == (pytest.approx(np.mean(known), abs=1e-12) if known else None)
 
 
 def expected(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
@@ -48,7 +71,11 @@ def expected(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
             "kappa": sk.cohen_kappa_score(labels, predicted, replace_undefined_by=0.0),
             "mcc": sk.matthews_corrcoef(labels, predicted),
             "log_loss": sk.log_loss(labels, softmax(logits), labels=range(logits.shape[1])),
+            "brier": sk.brier_score_loss(labels, softmax(logits), labels=range(logits.shape[1])),
         }
+        for k in TOP:
+            found[f"top_{k}_accuracy"] = 1.0 if logits.shape[1] == 2 else top_k(labels, logits, k)
+        found["ece"] = ece(labels, softmax(logits))
         for average in AVERAGES:
             values = sk.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
             found |= {f"{name}_{average}": value for name, value in zip(AVERAGED, values[:3], strict=True)}
@@ -56,8 +83,23 @@ def expected(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     return found
 
 
+def top_k(labels: np.ndarray, logits: np.ndarray, k: int) -> float:
+    return float(sk.top_k_accuracy_score(labels, logits, k=k, labels=range(logits.shape[1])))
+
+
+def ece(labels: np.ndarray, scores: np.ndarray) -> float:
+    """As Guo et al. (2017) define it, bin by bin."""
+    sure, is_hit = scores.max(axis=1), scores.argmax(axis=1) == labels
+    found = 0.0
+    for i in range(15):
+        inside = (sure > i / 15) & (sure <= (i + 1) / 15)
+        if inside.any():
+            found += inside.mean() * abs(is_hit[inside].mean() - sure[inside].mean())
+    return found
+
+
 def test_per_class_values_equal_scikit_learn() -> None:
-    for seed in CASES:
+    for seed in range(100):
         labels, logits = draw(seed)
         classes = range(logits.shape[1])
         precision, recall, f1, support = sk.precision_recall_fscore_support(
@@ -119,7 +161,7 @@ def test_every_row_is_in_exactly_one_account() -> None:
 def test_without_a_scored_row_there_are_no_values() -> None:
     nothing = Stats.empty(3).update(np.array([-1]), np.zeros((1, 3), np.float32))
     assert set(nothing.scores().values()) == {None}
-    assert intervals(nothing.confusion, seed=0) == {}
+    assert set(nothing.bounds().values()) == {None}
 
 
 def test_logits_of_another_width_are_refused() -> None:
@@ -133,37 +175,3 @@ def test_loss_stays_finite_and_exact_for_certain_models() -> None:
     assert_allclose(losses, [-np.log(np.finfo(np.float64).eps), 0, np.log(2)], rtol=1e-15)
     many = Stats.empty(2).update(np.zeros(300_000, int), np.tile(logits[:1], (300_000, 1)))
     assert many.scores()["log_loss"] == pytest.approx(losses[0], abs=1e-12)  # no overflow of int64
-
-
-def test_intervals_are_those_of_resampled_rows() -> None:
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 3, 400)
-    predicted = np.where(rng.random(400) < 0.8, labels, rng.integers(0, 3, 400))
-    matrix = np.bincount(labels * 3 + predicted, minlength=9).reshape(3, 3)
-    drawn = rng.integers(0, 400, (2_000, 400))
-    cells = labels[drawn] * 3 + predicted[drawn]
-    resampled = confusion_scores(np.stack([np.bincount(row, minlength=9).reshape(3, 3) for row in cells]))
-    found = intervals(matrix, seed=7)
-    for name, values in resampled.items():
-        assert_allclose(found[name], np.quantile(values, [0.025, 0.975]), atol=0.01, err_msg=name)
-        low, high = found[name]
-        assert low < confusion_scores(matrix)[name] < high
-    assert found == intervals(matrix, seed=7)
-    assert found != intervals(matrix, seed=8)
-    assert intervals(matrix, seed=7, average="micro")["f1"] == found["accuracy"]
-
-
-def test_few_rows_without_a_mistake_are_no_certainty() -> None:
-    """Wilson's lower end for n of n is n / (n + z**2)."""
-    for rows in (3, 10, 60):
-        found = intervals(np.diag([rows - 1, 1]), seed=7)
-        assert found["accuracy"] == pytest.approx((rows / (rows + 1.959964**2), 1.0), rel=1e-6)
-        assert "f1" not in found
-
-
-def test_the_interval_of_accuracy_covers_the_truth() -> None:
-    """Of 300 samples of 60 rows at a true accuracy of 0.97, about 95% of the intervals hold it."""
-    hits = np.random.default_rng(7).binomial(60, 0.97, 300)
-    ends = {h: intervals(np.array([[h, 60 - h], [0, 0]]), seed=1, draws=10)["accuracy"] for h in set(hits.tolist())}
-    covered = np.mean([ends[h][0] <= 0.97 <= ends[h][1] for h in hits.tolist()])
-    assert 0.91 < covered < 0.99

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from startup_ray import runs
+from startup_ray.comparison import last_evaluation
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import StorageError, UsageError
 from startup_ray.ledger import STATES, redact
@@ -134,13 +135,6 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
 def without_secrets(text: str) -> str:
     """The text with every URL in it redacted (see `ledger.redact`)."""
     return _URL.sub(lambda found: redact(found[0]), text)
-
-
-def last_evaluation(run: Folder) -> Folder | None:
-    """The evaluation that was asked for last, which need not be the one computed last; None without any."""
-    keys = [key for key in run.list("evaluations") if run.exists(f"evaluations/{key}/{runs.EVALUATION}")]
-    last = runs.read_json(run, runs.LAST_EVALUATION).get("key")
-    return run / "evaluations" / (last if last in keys else keys[-1]) if keys else None
 
 
 def funnel(dataset: Dataset) -> list[Stage]:

@@ -23,7 +23,7 @@ from startup_ray.trainers.messages import DecodeProgress, TrainProgress
 from startup_ray.trainers.preflight import preflight
 from tests.ray.training import dataset_in
 
-STEPS = 240
+STEPS = 160
 TRAINING = TrainingOptions(
     steps=STEPS, global_batch=35, optimizer="sgd", learning_rate=0.05, steps_per_call=1, checkpoint_every_steps=5
 )

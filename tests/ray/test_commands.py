@@ -173,7 +173,10 @@ def undisturbed(desk: Desk, demo: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kind", "keep"), [(signal.SIGKILL, 2), (signal.SIGINT, 1), (signal.SIGTERM, 4)])
+@pytest.mark.parametrize(
+    ("kind", "keep"),
+    [(signal.SIGKILL, 2), (signal.SIGINT, 1), pytest.param(signal.SIGTERM, 4, marks=pytest.mark.soak)],
+)
 def test_stopped_in_the_middle_and_run_again(
     desk: Desk, undisturbed: dict[str, Any], kind: signal.Signals, keep: int
 ) -> None:

@@ -92,7 +92,7 @@ def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[st
     ("k", "blows"),
     [
         (1, [(1, signal.SIGKILL), (0, signal.SIGKILL)]),
-        (7, [(0, signal.SIGKILL), (1, signal.SIGSEGV)]),
+        pytest.param(7, [(0, signal.SIGKILL), (1, signal.SIGSEGV)], marks=pytest.mark.soak),
         (16, [(1, signal.SIGKILL), (0, signal.SIGABRT)]),
     ],
 )

@@ -1,0 +1,122 @@
+"""Metrics of parts of the scored rows: of each host, of small and large originals, the worst first.
+
+slices = read_slices(rows, dataset, ["host", "width"], num_classes=10, average="macro")
+slices["host"][0]       # {'value': 'img.example.com', 'rows': 90, 'accuracy': 0.71, 'low': 0.61, ...}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from startup_ray.confidence import wilson
+from startup_ray.dataset import Dataset
+from startup_ray.judged import Rows
+from startup_ray.metrics import AVERAGED, margin_scores
+
+COLUMNS = ("host", "width", "height")
+"""What rows can be parted by: the host of the URL, and sides of the original in pixels, in powers of two."""
+MOST = 50
+"""Slices that are told of each column, the worst."""
+REST = "(other)"
+"""Slices beyond MAX_VALUES, and rows without a value, together."""
+MAX_VALUES = 1_000
+
+
+def read_slices(
+    rows: Rows, dataset: Dataset, columns: Sequence[str], *, num_classes: int, average: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Slices of each column, those first that are most surely bad: by the upper end of accuracy's interval.
+
+    Returns:
+        By column, at most `MOST` of `{"value", "rows", "accuracy", "low", "high", "precision", "recall", "f1",
+        "log_loss"}`; `low` and `high` are the ends of accuracy's 95% interval (Wilson).
+
+    Raises:
+        StorageError: the dataset cannot be read.
+    """
+    found = {}
+    for column in columns:
+        values = _values(rows, dataset, column)
+        found[column] = _judged(rows, values, num_classes, average)
+    return found
+
+
+def _values(rows: Rows, dataset: Dataset, column: str) -> list[str]:
+    """Of each row; REST where the dataset has none."""
+    import pyarrow.compute as pc
+
+    found = np.full(len(rows.ids), REST, object)
+    for ids, values in _columns(dataset, column):
+        places = pc.index_in(ids, rows.ids)
+        is_here = pc.is_valid(places)
+        found[places.filter(is_here).to_numpy()] = [
+            _host(value) if column == "host" else bucket(value) for value in values.filter(is_here).to_pylist()
+        ]
+    return _common(found.tolist())
+
+
+def _columns(dataset: Dataset, column: str) -> Iterator[tuple[Any, Any]]:
+    """Ids and values, file by file."""
+    import pyarrow.parquet as pq
+
+    filesystem, root = dataset.folder.filesystem()
+    names = [f"{root}/images/{name}" for name in dataset.shards]
+    if column == "host":
+        names, column = [f"{root}/ledger/{name}" for name in dataset.folder.list("ledger")], "url"
+    for name in names:
+        table = pq.read_table(name, columns=["id", column], filesystem=filesystem)
+        yield table["id"].combine_chunks(), table[column].combine_chunks()
+
+
+def bucket(pixels: int | None) -> str:
+    """Powers of two: 100 is in `64 to 127`."""
+    if not pixels or pixels < 1:
+        return REST
+    low = 1 << (int(pixels).bit_length() - 1)
+    return f"{low:,} to {2 * low - 1:,}" if low > 1 else "1"
+
+
+def _host(url: str | None) -> str:
+    try:
+        return urlsplit(url or "").hostname or REST
+    except ValueError:  # brackets that are no IPv6 address
+        return REST
+
+
+def _common(values: list[str]) -> list[str]:
+    """The same, with all but the most frequent ones as REST."""
+    names, counts = np.unique(np.array(values, object).astype(str), return_counts=True)
+    if len(names) <= MAX_VALUES:
+        return values
+    kept = set(names[np.argsort(-counts, kind="stable")[:MAX_VALUES]].tolist())
+    return [value if value in kept else REST for value in values]
+
+
+def _judged(rows: Rows, values: list[str], num_classes: int, average: str) -> list[dict[str, Any]]:
+    if not values:
+        return []
+    names, places = np.unique(np.array(values, object).astype(str), return_inverse=True)
+    shape = (len(names), num_classes)
+    true, predicted, hits = np.zeros((3, *shape), np.int64)
+    np.add.at(true, (places, rows.labels), 1)
+    np.add.at(predicted, (places, rows.predicted), 1)
+    is_hit = rows.labels == rows.predicted
+    np.add.at(hits, (places[is_hit], rows.labels[is_hit]), 1)
+    scores = margin_scores(hits, true=true, predicted=predicted)
+    counts, losses = true.sum(axis=1), np.bincount(places, weights=rows.losses, minlength=len(names))
+    found = [
+        {
+            "value": str(name),
+            "rows": int(counts[i]),
+            "accuracy": float(scores["accuracy"][i]),
+            **dict(zip(("low", "high"), wilson(int(hits[i].sum()), int(counts[i])), strict=True)),
+            **{metric: float(scores[f"{metric}_{average}"][i]) for metric in AVERAGED},
+            "log_loss": float(losses[i] / counts[i]),
+        }
+        for i, name in enumerate(names)
+    ]
+    return sorted(found, key=lambda part: (part["high"], part["value"]))[:MOST]
