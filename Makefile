@@ -27,6 +27,7 @@ soak: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/driver_memory.py
 	$(BIN)/python benchmarks/ingest.py
 

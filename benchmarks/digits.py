@@ -20,8 +20,8 @@ from startup_ray.job import ImageOptions
 from startup_ray.storage import Folder
 
 
-def make_digits(folder: Folder, rows: int, *, val: int = 256, options: ImageOptions) -> Dataset:
-    """`rows` labelled images to train on and `val` to validate with, in shards as long as those that ingest writes."""
+def make_digits(folder: Folder, rows: int, *, val: int = 256, options: ImageOptions, split: str = "train") -> Dataset:
+    """`rows` labelled images of a split, and `val` to validate with, in shards as long as those that ingest writes."""
     names, stream = [], images(options)
     for start in range(0, rows + val, MOST_ROWS):
         part = list(islice(stream, min(MOST_ROWS, rows + val - start)))
@@ -32,7 +32,7 @@ def make_digits(folder: Folder, rows: int, *, val: int = 256, options: ImageOpti
             "id": ids,
             "sha256": [hashlib.sha256(name.encode()).hexdigest() for name in ids],
             "label": [label for _, label in part],
-            "split": ["train" if i < rows else "val" for i in range(start, start + len(part))],
+            "split": [split if i < rows else "val" for i in range(start, start + len(part))],
             "width": [width] * len(part),
             "height": [height] * len(part),
             "image": bodies,
@@ -47,7 +47,7 @@ def make_digits(folder: Folder, rows: int, *, val: int = 256, options: ImageOpti
         digest=f"sha256:{rows:016x}",
         items=rows + val,
         counts={"ok": rows + val},
-        splits={"train": rows, "val": val, "test": 0},
+        splits={"train": 0, "test": 0} | {split: rows, "val": val},
         classes=tuple("0123456789"),
         image_shape=(*options.size, options.channels),
         shards=tuple(names),

@@ -73,16 +73,25 @@ def work(config):
 
     from startup_ray.job import CnnOptions, TrainingOptions
     from startup_ray.trainers import loop
-    from startup_ray.trainers.cnn import make_classifier
+    from startup_ray.trainers.backend import TRANSPORT
+    from startup_ray.trainers.program import Spec, make_program
     from startup_ray.trainers.sync import connect
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     rank = ray.train.get_context().get_world_rank()
-    sync = connect(world=WORKERS, rank=rank)
-    program = make_classifier(SHAPE, 10, CnnOptions(), TrainingOptions(global_batch=BATCH), sync, seed=0, steps=1)
+    sync = connect(world=WORKERS, rank=rank, transport=os.environ[TRANSPORT])
+    spec = Spec(
+        image_shape=SHAPE,
+        classes=tuple("0123456789"),
+        class_rows=(config["dataset"].splits["train"],),
+        model=CnnOptions(),
+        training=TrainingOptions(global_batch=BATCH),
+        seed=0,
+    )
+    program = make_program(spec, sync)
     rows = BATCH // WORKERS
-    steps = loop.many_steps(program.train_step, rows, SHAPE, sums=2)
+    steps = loop.many_steps(program.train_step, rows, SHAPE, program.sums, sync.sum)
     warm = np.zeros((STEPS_PER_CALL, rows, *SHAPE), np.uint8)
     steps(warm, np.zeros(warm.shape[:2], np.int32), 0)
     figures = {kind: [] for kind in config["kinds"]}
@@ -120,7 +129,7 @@ def batches(kind, dataset, rank):
 
     low, high = share(BATCH, rank, WORKERS)
     count = dataset.splits["train"] // BATCH
-    plan = Plan(epochs=1, steps_per_epoch=count, steps_per_call=STEPS_PER_CALL, checkpoint_every_steps=10**9)
+    plan = Plan(steps=count, steps_per_epoch=count, steps_per_call=STEPS_PER_CALL, checkpoint_every_steps=10**9)
     if kind == "to_tf":
         shard = ray.train.get_dataset_shard("train")
         tensors = shard.to_tf("image", "label", batch_size=high - low, drop_last=True, local_shuffle_buffer_size=1000)

@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "one HTML file about a run, or comparing several")
     report.add_argument("targets", metavar="JOB|RUN", nargs="+", help="a job file, or folders of runs")
     report.add_argument("--out", metavar="FILE", help="where to write it (default: in the folder of the last run)")
+    report.add_argument("--open", action="store_true", help="show it in a browser")
     _add_tools(verbs)
     schema = verbs.add_parser("schema", help="JSON schema of a job file", description="JSON schema of a job file")
     schema.add_argument("--json", action="store_true", help="it is JSON anyway")
@@ -254,6 +255,7 @@ def _carry_out(
 
 
 def _report(args: argparse.Namespace) -> int:
+    from startup_ray import verbs
     from startup_ray.planning import named_run
 
     found = [named_run(target, args.set) for target in args.targets]
@@ -262,6 +264,8 @@ def _report(args: argparse.Namespace) -> int:
     else:
         document = _write_report(found, args.out)
     _show(args, document, {"report": document}, None)
+    if args.open and not args.dry_run:
+        verbs.show(document["report"])
     return 0
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from startup_ray.errors import ClusterError, StorageError
+from startup_ray.errors import ClusterError, StorageError, first_line
 from startup_ray.remote import on_each_node
 from startup_ray.storage import Folder
 
@@ -63,15 +63,15 @@ def connect(address: str | None = None) -> Iterator[Session]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise ClusterError(f"no Ray to work with: {reason}", where=wanted, hint="check --address") from error
+        raise ClusterError(f"no Ray to work with: {first_line(error)}", where=wanted, hint="check --address") from error
     if is_main:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put a handler of its own there
     try:
         yield _describe()
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ClusterError(f"Ray failed: {reason}", where=wanted, hint="run the same command again") from error
+        raise ClusterError(
+            f"Ray failed: {first_line(error)}", where=wanted, hint="run the same command again"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -1,4 +1,4 @@
-"""The verbs that belong to no stage: `doctor` and `runs`."""
+"""The verbs that belong to no stage: `doctor` and `runs`, and what opens a report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import re
 import sys
 import time
+import webbrowser
 from contextlib import redirect_stdout
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from startup_ray.errors import ClusterError, UsageError
@@ -78,6 +80,18 @@ def runs(args: argparse.Namespace) -> int:
     elif args.dry_run or not chosen:
         print(f"would delete:\n{_table(chosen, now)}" if chosen else "nothing to delete")
     return 0
+
+
+def show(place: str) -> None:
+    """Open a local page in the user's browser.
+
+    Raises:
+        UsageError: it lies in a storage that no browser reads, or there is no browser here.
+    """
+    if "://" in place:
+        raise UsageError("a browser does not read this storage", where=place, hint="write it here: --out report.html")
+    if not webbrowser.open(Path(place).resolve().as_uri()):
+        raise UsageError("no browser here", where=place, hint="copy the file to where one is")
 
 
 def _choose(args: argparse.Namespace, found: list[Entry], now: float) -> list[Entry]:

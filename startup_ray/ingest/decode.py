@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from startup_ray.errors import first_line
 from startup_ray.ingest.jpeg import MAX_SCANS, Jpeg, has_too_many_scans, orientation, shrinks
 from startup_ray.job import ImageOptions
 
@@ -90,7 +91,7 @@ def decode(body: bytes, options: ImageOptions, max_pixels: int) -> Decoded:
         with Image.open(io.BytesIO(body), formats=[kind]) as image:
             return _decode(_Opened(image, shrinks(image.size) if kind == "JPEG" else ()), options, max_pixels)
     except Exception as error:  # noqa: BLE001 - decoders raise whatever hostile bytes lead them to
-        return Decoded(status="corrupt", reason=(str(error) or type(error).__name__).split("\n", 1)[0][:200])
+        return Decoded(status="corrupt", reason=first_line(error)[:200])
 
 
 def sniff(body: bytes) -> str | None:

@@ -1,28 +1,33 @@
-"""One self-contained HTML file about a run, or a comparison of several.
+"""One self-contained HTML file about a run, or a comparison of several, and a model card beside it.
 
     write_report([run.folder], "report.html")
 
-`data.py` reads what lies in a run's folder and in its dataset's, `plots.py` draws, `render.py` fills
-`report.html.jinja`. Law: what comes from outside (names, ids, URLs) stays text, and opening the file asks no network.
+`data.py` reads what lies in a run's folder and in its dataset's, `sections.py` says what is shown of it, `plots.py`
+draws, `render.py` fills the templates. Law: what comes from outside (names, ids, URLs) stays text, and opening the
+file asks no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from startup_ray.errors import UsageError
+from startup_ray.comparison import compare_runs
+from startup_ray.errors import StartupRayError, UsageError
+from startup_ray.report.card import card
 from startup_ray.report.data import read_view
 from startup_ray.report.render import render
 from startup_ray.storage import Folder, open_folder
 
 MAX_MISTAKES = 24
+CARD = "MODEL_CARD.md"
 
 
 def write_report(runs: Sequence[Folder], path: str) -> str:
     """Write the report and return its absolute path or URI. A run need be neither finished nor evaluated.
 
     Args:
-        runs: folders of runs; more than one are compared first.
+        runs: folders of runs; more than one are compared first. Of one, `MODEL_CARD.md` is written beside the report.
         path: of the HTML file, a path or a URI.
 
     Raises:
@@ -34,7 +39,21 @@ def write_report(runs: Sequence[Folder], path: str) -> str:
     if path.endswith("/"):
         raise UsageError("the report needs a file name", where=path, hint=f"for example {path}report.html")
     thumbnails = max(4, MAX_MISTAKES // len(runs))  # so that a comparison stays small as well
-    page = render([read_view(run, max_mistakes=thumbnails) for run in runs])
+    views = [read_view(run, max_mistakes=thumbnails) for run in runs]
+    page = render(views, [_paired(runs[0], run) for run in runs[1:]])
     target = open_folder(path)
+    if len(views) == 1 and views[0].train:
+        target.parent.put_whole(CARD, card(views[0]).encode())
     target.parent.put_whole(target.name, page.encode())
     return target.uri
+
+
+def _paired(one: Folder, other: Folder) -> dict[str, Any]:
+    """How a run differs from the first, or why that cannot be told."""
+    try:
+        document = compare_runs(one, other)
+    except StartupRayError as error:
+        return {"run": other.name, "document": None, "reason": error.message}
+    found = document["differences"]["accuracy"]
+    word = ("better", "good") if found["value"] > 0 else ("worse", "bad")
+    return {"run": other.name, "document": document, "verdict": word if found["significant"] else ("no sure", "open")}

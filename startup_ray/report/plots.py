@@ -57,9 +57,31 @@ def curves(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, t
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1.4, columnspacing=1.6)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(stream.getvalue(), title, key)
+        return _written(figure, title, key)
+
+
+def reliability(table: Sequence[Mapping[str, float]], *, title: str, key: str) -> str:
+    """Accuracy over confidence as an `<svg>` element, with the diagonal on which both are equal.
+
+    Args:
+        table: `Calibration.table()`: rows, confidence and accuracy of each bin.
+        title: what a screen reader says.
+        key: as in `curves`.
+    """
+    rows = sum(part["rows"] for part in table)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=_RULE, linewidth=1.2)
+        sizes = [12 + 180 * part["rows"] / rows for part in table]
+        places = [part["confidence"] for part in table], [part["accuracy"] for part in table]
+        axes.plot(*places, color=_SERIES[0], linewidth=1.2)
+        axes.scatter(*places, s=sizes, color=_SERIES[0], zorder=3)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.06))
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        return _written(figure, title, key)
 
 
 def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
@@ -68,6 +90,12 @@ def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, 
 
 def _marker(points: Sequence[Any]) -> str | None:
     return "o" if len(points) == 1 else None  # one point makes no line
+
+
+def _written(figure: Figure, title: str, key: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(stream.getvalue(), title, key)
 
 
 def _inline(text: str, title: str, key: str) -> str:

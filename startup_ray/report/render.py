@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 import startup_ray
-from startup_ray.report.data import View
-from startup_ray.report.plots import curves
+from startup_ray.report.data import View, flat
+from startup_ray.report.sections import shown
 
-MAX_MATRIX = 20
-"""Classes up to which a confusion matrix is shown whole; above, only its largest wrong cells."""
-MAX_CONFUSIONS = 12
-MAX_CLASSES = 100
-"""Classes up to which the table shows all; above, the worst."""
 MAX_DIFFERENCES = 6
+COMPARED = ("accuracy", "f1", "balanced_accuracy")
+"""Metrics whose differences stand in a comparison."""
 
 
-def render(views: Sequence[View]) -> str:
-    """The page. Everything in it is escaped but for our own drawings."""
-    environment = Environment(
-        loader=PackageLoader("startup_ray.report", ""),
+def environment() -> Environment:
+    """Templates that escape all they are given."""
+    made = Environment(
+        loader=PackageLoader("startup_ray.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "count": count, "span": span}
-    template = environment.get_template("report.html.jinja")
-    return template.render(
-        runs=[describe(view, f"r{i}") for i, view in enumerate(views)],
-        differences=differences(views),
-        version=startup_ray.__version__,
+    made.filters |= {"percent": percent, "number": number, "count": count, "span": span, "points": points}
+    return made
+
+
+def render(views: Sequence[View], pairs: Sequence[dict[str, Any]] = ()) -> str:
+    """The page. Everything in it is escaped but for our own drawings.
+
+    Args:
+        views: of the runs.
+        pairs: comparisons with the first run: `run`, and `document` with its `verdict`, or the `reason` for none.
+    """
+    runs = [describe(view, f"r{i}") for i, view in enumerate(views)]
+    _tell_datasets_once(views, runs)
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            runs=runs, differences=differences(views), pairs=pairs, compared=COMPARED, version=startup_ray.__version__
+        )
     )
 
 
 def describe(view: View, key: str) -> dict[str, Any]:
-    """What the template shows of one run; `key` sets the ids of its drawings apart."""
-    evaluation = view.evaluation
-    return {
-        "view": view,
-        "verdict": verdict(view),
-        "loss": _drawn(view, {"train": "train/loss", "validation": "val/loss"}, "Loss by epoch", f"{key}l"),
-        "quality": _drawn(
-            view,
-            {"train accuracy": "train/accuracy", "val accuracy": "val/accuracy", "val F1": "val/f1"},
-            "Accuracy and F1 by epoch",
-            f"{key}q",
-        ),
-        "matrix": matrix(evaluation) if 0 < len(evaluation.get("classes", ())) <= MAX_MATRIX else [],
-        "confusions": confusions(evaluation) if evaluation else [],
-        "classes": per_class(evaluation) if evaluation else [],
-        "left_over": {
-            name: n for name, n in evaluation.get("rows", {}).items() if name not in ("total", "scored") and n
-        },
-        "seconds": sum(record.get("seconds") or 0 for record in view.history),
-    }
+    """What the template shows of one run; `key` begins the ids of all that is in it."""
+    return {"view": view, "key": key, "verdict": verdict(view), "sections": shown(view, key)}
 
 
 def verdict(view: View) -> tuple[str, str]:
@@ -76,39 +67,25 @@ def verdict(view: View) -> tuple[str, str]:
     return ("gate met" if len(gates) == 1 else f"all {len(gates)} gates met"), "good"
 
 
-def matrix(evaluation: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Cells of the confusion matrix by row: count, share of the row in [0, 1], and whether it is a hit."""
-    return [
-        [{"count": value, "share": value / sum(row) if sum(row) else 0.0, "hit": i == j} for j, value in enumerate(row)]
-        for i, row in enumerate(evaluation["confusion"])
-    ]
-
-
-def per_class(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of classes: all in their order, or the worst by F1 where they are too many."""
-    rows: list[dict[str, Any]] = evaluation["per_class"]
-    return rows if len(rows) <= MAX_CLASSES else sorted(rows, key=lambda row: row["f1"])[:MAX_CLASSES]
-
-
-def confusions(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The largest wrong cells: true class, predicted class, rows, and their share of the true class."""
-    names, cells = evaluation["classes"], evaluation["confusion"]
-    found = [
-        {"label": names[i], "predicted": names[j], "rows": value, "share": value / sum(row)}
-        for i, row in enumerate(cells)
-        for j, value in enumerate(row)
-        if i != j and value
-    ]
-    return sorted(found, key=lambda cell: -cell["rows"])[:MAX_CONFUSIONS]
-
-
 def differences(views: Sequence[View]) -> dict[str, list[Any]]:
     """Values of the job keys in which the runs differ, a list in the order of the runs."""
-    flat = [_flat(view.job) for view in views]
-    keys = dict.fromkeys(key for job in flat for key in job)
-    found = {key: [job.get(key, "") for job in flat] for key in keys if key not in ("name", "storage")}
+    jobs = [flat(view.job) for view in views]
+    keys = dict.fromkeys(key for job in jobs for key in job)
+    found = {key: [job.get(key, "") for job in jobs] for key in keys if key not in ("name", "storage")}
     differing = {key: values for key, values in found.items() if any(value != values[0] for value in values)}
     return dict(list(differing.items())[:MAX_DIFFERENCES])
+
+
+def _tell_datasets_once(views: Sequence[View], runs: Sequence[dict[str, Any]]) -> None:
+    """A dataset of several runs is shown with the first of them."""
+    first: dict[str, str] = {}
+    for view, run in zip(views, runs, strict=True):
+        if view.dataset is None:
+            continue
+        name = first.setdefault(view.dataset.digest, view.name)
+        for section in run["sections"]:
+            if section["name"] == "data" and name != view.name:
+                section["shows"]["same_as"] = name
 
 
 def percent(value: float | None) -> str:
@@ -117,6 +94,11 @@ def percent(value: float | None) -> str:
         return "–"
     text = f"{100 * value:.1f}"
     return "99.9%" if text == "100.0" and value < 1 else f"{text}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares: 0.0083 -> +0.8."""
+    return f"{100 * value:+.1f}"
 
 
 def number(value: float | None) -> str:
@@ -132,14 +114,3 @@ def count(value: float | None) -> str:
 def span(ends: Sequence[float] | None) -> str:
     """An interval in percent."""
     return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""
-
-
-def _drawn(view: View, series: Mapping[str, str], title: str, key: str) -> Markup:
-    return Markup(curves(view.history, series, title=title, key=key))  # noqa: S704 - labels and titles are ours
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found

@@ -29,7 +29,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import StorageError
+from startup_ray.errors import StorageError, first_line
 from startup_ray.trainers.pixels import Decoder
 
 OnProgress = Callable[[int, int], None]
@@ -188,6 +188,6 @@ def require_count(dataset: Dataset, split: str, rows: int) -> None:
 
 def damaged(dataset: Dataset, shard: str, error: Exception) -> StorageError:
     """What to tell of a file in `images/` that cannot be read, or an image in it."""
-    reason = str(error).split("\n", 1)[0]
+    reason = first_line(error)
     place = dataset.folder.path(f"images/{shard}")
     return StorageError(f"cannot read the dataset: {reason}", where=place, hint=_HINT)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
 from startup_ray.evaluate import Progress, evaluate
@@ -24,6 +30,8 @@ from tests.fakes import make_dataset, patterns
 CLASSES = ("0", "1", "2")
 IN_PROCESS = EvaluationOptions()
 BY_RAY = EvaluationOptions(ray_above_rows=0)
+ACTOR = "_ScoringActor"
+"""In the name of a process that scores."""
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +175,37 @@ def test_ray_and_one_process_write_the_same_bytes(tmp_path: Path, ray_session: N
     ray.kill(driver)
     assert len(by_ray) == 4
     assert by_ray == files(folder)
+
+
+@pytest.mark.timeout(300)
+def test_a_dead_actor_loses_no_row_and_counts_none_twice(tmp_path: Path, ray_session: None) -> None:
+    dataset, run = dataset_of(tmp_path, 8 * PART_ROWS), run_of(tmp_path)
+    folder, alone = Folder(str(tmp_path / "killed")), Folder(str(tmp_path / "alone"))
+    killed: list[int] = []
+
+    def strike() -> None:
+        """Once the first predictions are stored."""
+        while not folder.list("predictions"):
+            time.sleep(0.01)
+        found = [p for p in psutil.process_iter(["cmdline"]) if ACTOR in " ".join(p.info["cmdline"] or [])]
+        os.kill(found[0].pid, signal.SIGKILL)
+        killed.append(found[0].pid)
+
+    with ThreadPoolExecutor(1) as pool:
+        blow = pool.submit(strike)
+        document = evaluate(run, dataset, folder, options=BY_RAY)
+        blow.result(timeout=10)
+    assert killed
+    assert document["rows"]["total"] == 8 * PART_ROWS
+    evaluate(run, dataset, alone, options=IN_PROCESS.model_copy(update={"ray_above_rows": 10**6}))
+    names = folder.list("predictions")
+    assert len(names) == 8
+    for name in names:
+        assert folder.read(f"predictions/{name}") == alone.read(f"predictions/{name}")
+    theirs, ours = (runs.read_json(place, "evaluation.json") for place in (folder, alone))
+    for place in ("evaluation", "predictions"):
+        del theirs[place], ours[place]
+    assert theirs == ours
 
 
 def test_an_error_on_a_worker_is_the_same_error(tmp_path: Path, ray_session: None) -> None:

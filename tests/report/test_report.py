@@ -4,102 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
+import os
 import re
-from collections.abc import Sequence
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from startup_ray import runs
-from startup_ray.dataset import Dataset, write_dataset
+from startup_ray.dataset import write_dataset
 from startup_ray.errors import UsageError
 from startup_ray.evaluate import judge
 from startup_ray.gates import parse_gate
 from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
 from startup_ray.report import write_report
-from startup_ray.report.data import funnel, left_out, meaning, read_view, thumbnail
+from startup_ray.report.collection import funnel, left_out, meaning
+from startup_ray.report.data import read_view
+from startup_ray.report.pictures import thumbnail
 from startup_ray.report.plots import curves
-from startup_ray.report.render import MAX_CLASSES, describe, percent
+from startup_ray.report.render import percent
+from startup_ray.report.sections import MAX_CLASSES, classes
 from startup_ray.storage import Folder
 from tests.fakes import make_dataset, patterns
-
-HISTORY = [
-    {
-        "epoch": epoch,
-        "seconds": 1.0,
-        "train/loss": 1 / epoch,
-        "val/loss": 1.1 / epoch,
-        "val/accuracy": 0.9,
-        "val/f1": 0.9,
-    }
-    for epoch in (1, 2, 3)
-]
-JOB = {"name": "made", "seed": 7, "training": {"epochs": 3}}
-ROWS = 12
-
-
-def dataset_in(folder: Folder, names: tuple[str, ...] = ("0", "1", "2"), size: int = 8) -> Dataset:
-    """ROWS images in the test split, and four items that did not arrive."""
-    images, labels = patterns(ROWS, size=size)
-    labels = [names[int(label)] for label in labels]
-    found = make_dataset(folder, images, labels, ["test"] * ROWS)
-    lost = {"http_404": 2, "corrupt": 1, "duplicate": 1}
-    rows = [{"id": f"{i:05d}", "url": f"http://host/{i}.png?x=<b>", "status": "ok"} for i in range(ROWS)]
-    rows += [
-        {"id": f"{status} <i>", "url": "http://host/<u>", "status": status}
-        for status in lost
-        for _ in range(lost[status])
-    ]
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=ledger_schema()), stream)
-    folder.put_whole("ledger/000000.parquet", stream.getvalue())
-    found = dataclasses.replace(found, items=len(rows), counts={"ok": ROWS} | lost)
-    write_dataset(found)
-    return found
-
-
-def run_in(folder: Folder, job: dict[str, Any] | None = None, history: Sequence[dict[str, Any]] = ()) -> Folder:
-    """A run that is neither finished nor evaluated; without history it needs no drawing."""
-    folder.put_whole("job.yaml", yaml.safe_dump(job or JOB).encode())
-    folder.put_whole("metrics/0.jsonl", "\n".join(json.dumps(record) for record in history).encode())
-    runs.put_json(folder, "environment.json", {"versions": {"keras": "3.15.1"}, "python": "3.11.7"})
-    return folder
-
-
-def judged(run: Folder, dataset: Dataset, *, wrong: int = 2, gate: str = "f1 > 0.5") -> None:
-    """Finish and evaluate a run whose first predictions are wrong, each less sure than the last."""
-    runs.put_json(run, runs.DATASET, {"dataset": str(dataset.folder)})
-    runs.put_json(
-        run, runs.EXIT, {"run": str(run), "workers": 2, "steps": 30, "resumed_from": 12, "images_per_s": 2_345.6}
-    )
-    _, labels = patterns(ROWS)
-    true = np.array([int(label) for label in labels])
-    predicted = np.where(np.arange(ROWS) < wrong, (true + 1) % 3, true)
-    sure = [0.9 - i / 100 for i in range(ROWS)]
-    scores = [[p if k == best else (1 - p) / 2 for k in range(3)] for p, best in zip(sure, predicted, strict=True)]
-    names = dataset.classes
-    table = {
-        "id": [f"{i:05d}" for i in range(ROWS)],
-        "label": [names[i] for i in true],
-        "predicted": [names[i] for i in predicted],
-        "scores": pa.array(scores, pa.list_(pa.float32())),
-    }
-    evaluation = run / "evaluations" / "0a1b2c3d"
-    stream = io.BytesIO()
-    pq.write_table(pa.table(table), stream)
-    evaluation.put_whole("predictions/000000000000-000000000012.parquet", stream.getvalue())
-    stats = Stats.empty(3).update(true, np.log(np.array(scores)))
-    document = judge(stats, names, [parse_gate(gate)], average="macro", seed=1)
-    document |= {"split": "test", "predictions": evaluation.path("predictions")}
-    runs.put_json(evaluation, runs.EVALUATION, document)
+from tests.report.made import HISTORY, JOB, ROWS, dataset_in, judged, run_in
 
 
 @pytest.fixture
@@ -139,9 +72,11 @@ def test_a_judged_run_shows_its_verdict_data_curves_and_mistakes(storage: Folder
     assert "the server answered 'Not Found'" in text
     assert "resumed from step 12" in text
     assert "keras==3.15.1" in text
-    assert sum(tag == "svg" for tag, _ in tags.found) == 2
+    assert sum(tag == "svg" for tag, _ in tags.found) == 3  # two of curves, one of calibration
     images = [attributes for tag, attributes in tags.found if tag == "img"]
-    assert len(images) == 2
+    wrong = [attributes["alt"] for attributes in images if "taken for" in attributes["alt"]]
+    assert len(wrong) == 2 * 2  # among the surest, and by confusion
+    assert len(images) == ROWS + 2 * 2
     assert text.index("00000http://host/0.png?x=<b>") < text.index("00001http://host/1.png")
     ids = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -236,6 +171,101 @@ def test_several_runs_are_compared_by_what_differs(storage: Folder) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_a_surely_worse_run_is_called_so_and_its_dataset_told_once(storage: Folder) -> None:
+    dataset = dataset_in(storage / "dataset")
+    names = ("a-1", "b-1", "c-1")
+    for name, wrong in zip(names, (0, 9, 1), strict=True):
+        judged(run_in(storage / name), dataset, wrong=wrong)
+    run_in(storage / "d-1")
+    page = page_of(storage, *(storage / name for name in (*names, "d-1")))
+    text = re.sub(r"\s+", " ", Tags(page).text)
+    table = text[text.index("Against a-1") : text.index("Points of percent")]
+    assert re.search(r"b-1 worse -75\.0 ?-100\.0 to -50\.0", table)
+    assert re.search(r"c-1 no sure -8\.3", table)
+    assert "d-1 this run is not evaluated yet" in table
+    assert text.count("The dataset of a-1.") == 2
+    assert text.count("in the manifest") == 1
+
+
+def test_a_wrong_cell_leads_to_its_examples(storage: Folder) -> None:
+    run = run_in(storage / "run")
+    judged(run, dataset_in(storage / "dataset"), wrong=5)
+    tags = Tags(page_of(storage, run))
+    ids = {attributes["id"] for _, attributes in tags.found if "id" in attributes}
+    links = [attributes["href"] for tag, attributes in tags.found if tag == "a"]
+    cells = [link for link in links if "confusion" in link]
+    assert len(cells) == len(set(cells)) == 3
+    assert {link.removeprefix("#") for link in links} <= ids
+
+
+def test_what_was_asked_where_it_failed_and_which_classes_there_are(storage: Folder) -> None:
+    job = {"name": "made", "ingest": {"manifest": "a.json"}, "training": {"epochs": 3, "global_batch": 32}}
+    run = run_in(storage / "run", job)
+    dataset = dataset_in(storage / "dataset")
+    table = pa.Table.from_pylist(
+        [
+            {"id": "a", "url": "http://one.example/a", "status": "timeout"},
+            {"id": "b", "url": "http://one.example/b", "status": "http_404"},
+            {"id": "c", "url": "http://two.example/c", "status": "timeout"},
+            {"id": "d", "url": "http://three.example/c", "status": "ok"},
+        ],
+        schema=ledger_schema(),
+    )
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    dataset.folder.put_whole("ledger/000000.parquet", stream.getvalue())
+    judged(run, dataset)
+    view = read_view(run, max_mistakes=1)
+    assert view.asked == {"ingest.manifest": "a.json", "training.epochs": 3, "training.global_batch": 32}
+    assert [(host.host, host.items, host.states) for host in view.hosts] == [
+        ("one.example", 2, "1 timeout, 1 http_404"),
+        ("two.example", 1, "1 timeout"),
+    ]
+    assert sum(row.total for row in view.labels) == ROWS
+    assert all(1 <= len(row.faces) <= 6 and row.faces[0].image for row in view.labels)
+    text = Tags(page_of(storage, run)).text
+    assert "training.global_batch" in text
+    assert "one.example" in text
+
+
+def test_slices_are_shown_if_there_are_several(storage: Folder) -> None:
+    run, dataset = run_in(storage / "run"), dataset_in(storage / "dataset")
+    judged(run, dataset)
+    assert "Slices" not in Tags(page_of(storage, run)).text  # one host, one width
+    place = run / "evaluations" / "0a1b2c3d"
+    part = {"rows": 6, "accuracy": 0.5, "low": 0.2, "high": 0.8, "f1": 0.4, "log_loss": 1.0}
+    slices = {"host": [{"value": "<bad>.example", **part}, {"value": "good.example", **part}]}
+    runs.put_json(place, runs.EVALUATION, runs.read_json(place, runs.EVALUATION) | {"slices": slices})
+    text = Tags(page_of(storage, run)).text
+    assert text.index("Slices") < text.index("<bad>.example") < text.index("good.example")
+
+
+def test_a_model_card_lies_beside_the_report_of_one_run(storage: Folder) -> None:
+    evil = ("*a* | b", "[x](http://evil)", "<script>")
+    dataset, run = dataset_in(storage / "dataset", evil), run_in(storage / "run")
+    judged(run, dataset, wrong=3)
+    page_of(storage, run)
+    card = storage.read("out/MODEL_CARD.md").decode()
+    for heading in ("Model details", "Intended use", "Data", "Evaluation", "Limits", "Ethical considerations"):
+        assert f"\n## {heading}\n" in card
+    assert "| accuracy | 0.7500 |" in card
+    assert "- f1 \\> 0.5: met" in card
+    assert "<script>" not in card
+    assert "[x](" not in card
+    assert "\\*a\\* \\| b" in card
+    assert "F1" in card[card.index("## Limits") :]
+
+
+def test_the_page_is_opened_in_the_browser_that_the_user_has(storage: Folder, tmp_path: Path) -> None:
+    judged(run_in(storage / "run"), dataset_in(storage / "dataset"))
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/seen\n')
+    browser.chmod(0o755)
+    words = [sys.executable, "-m", "startup_ray", "report", storage.path("run"), "--open"]
+    subprocess.run(words, env={**os.environ, "BROWSER": str(browser)}, check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "seen").read_text().strip() == (tmp_path / "run" / "report.html").as_uri()
+
+
 def test_large_images_become_thumbnails_and_the_page_stays_small(storage: Folder) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (ROWS, 300, 200, 3), np.uint8)
@@ -277,7 +307,7 @@ def test_a_damaged_image_leaves_a_gap(storage: Folder) -> None:
     run, dataset = run_in(storage / "run"), dataset_in(storage / "dataset")
     judged(run, dataset)
     dataset.folder.put_whole(f"images/{dataset.shards[0]}", b"torn")
-    assert page_of(storage, run).count('class="gone"') == 1
+    assert page_of(storage, run).count('class="gone"') == 2  # among the surest, and by confusion
     assert thumbnail(b"no image") == ""
 
 
@@ -303,7 +333,8 @@ def test_many_classes_show_their_largest_confusions_and_the_worst_classes(storag
     confusion[3, 7], confusion[5, 6] = 4, 8
     document = judge(Stats(confusion=confusion), tuple(f"c{i}" for i in range(many)), [], average="macro", seed=1)
     view = dataclasses.replace(read_view(run_in(storage / "run"), max_mistakes=1), evaluation=document)
-    found = describe(view, "a")
+    found = classes(view, "a")
+    assert found is not None
     assert found["matrix"] == []
     assert [(cell["label"], cell["predicted"], cell["rows"]) for cell in found["confusions"]] == [
         ("c5", "c6", 8),

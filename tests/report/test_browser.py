@@ -1,0 +1,124 @@
+"""The report in a real browser: it asks no network, says no error, fits a phone, and axe finds nothing against it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from startup_ray.report import write_report
+from startup_ray.storage import Folder
+from tests.report.made import HISTORY, JOB, dataset_in, judged, run_in
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = ("</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }} & 'x'")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.ray,  # it takes seconds
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A report of one run and one of three, of classes whose names are attacks."""
+    storage = Folder(str(tmp_path_factory.mktemp("pages")))
+    dataset = dataset_in(storage / "dataset", EVIL)
+    names = ("a-1", "b-1", "c-1")
+    for i, name in enumerate(names):
+        run_in(storage / name, JOB | {"training": {"epochs": i + 3}}, HISTORY)
+        judged(storage / name, dataset, wrong=4 * i + 2)
+    folders = [storage / name for name in names]
+    return {
+        "one": write_report(folders[:1], storage.path("one.html")),
+        "several": write_report(folders, storage.path("several.html")),
+    }
+
+
+@pytest.mark.parametrize("which", ["one", "several"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1_280])
+def test_nothing_is_wrong_with_the_page(
+    browser: Any, pages: dict[str, str], which: str, scheme: str, width: int
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    address, said, asked = Path(pages[which]).as_uri(), [], []
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    try:
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        assert asked == [address, *(url for url in asked[1:] if url.startswith("data:"))]
+        assert said == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        found = Axe().run(page)
+        assert not found.response["violations"], found.generate_report()
+    finally:
+        page.close()
+
+
+def test_by_its_own_rules_no_script_runs(browser: Any, pages: dict[str, str]) -> None:
+    page = browser.new_page()
+    try:
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(Path(pages["one"]).as_uri())
+        assert said == []
+        page.evaluate(
+            "() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1';"
+            " document.body.append(s); }"
+        )
+        assert page.evaluate("window.ran") is None
+    finally:
+        page.close()
+
+
+def test_links_lead_to_what_they_name(browser: Any, pages: dict[str, str]) -> None:
+    page = browser.new_page()
+    try:
+        page.goto(Path(pages["several"]).as_uri())
+        links = page.locator("a[href]")
+        assert links.count() > 20
+        for i in range(links.count()):
+            name = links.nth(i).get_attribute("href")
+            assert name.startswith("#")
+            links.nth(i).evaluate("link => link.click()")
+            assert page.evaluate("document.querySelector(':target') !== null"), name
+            assert page.locator(name).is_visible(), name
+    finally:
+        page.close()
+
+
+def test_all_that_can_be_used_is_reached_by_keyboard_and_seen(browser: Any, pages: dict[str, str]) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    try:
+        page.goto(Path(pages["one"]).as_uri())
+        wanted = page.locator("a[href], summary, [tabindex='0']:visible").count()
+        reached = set()
+        for _ in range(wanted + 5):
+            page.keyboard.press("Tab")
+            at = page.evaluate(
+                "() => { const e = document.activeElement; const all = [...document.querySelectorAll('*')];"
+                " return [all.indexOf(e), getComputedStyle(e).outlineStyle, e.tagName]; }"
+            )
+            if at[2] != "BODY":
+                reached.add(at[0])
+                assert at[1] != "none", at
+        assert len(reached) >= wanted - page.locator("details:not([open]) [tabindex='0']").count()
+    finally:
+        page.close()
