@@ -10,7 +10,7 @@ from typing import Any
 
 import startup_ray
 from startup_ray.report.data import View
-from startup_ray.report.render import number, percent, span
+from startup_ray.report.render import number, percent, span, wording
 
 TO_FILL = "_To be written by whoever publishes it._"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
@@ -73,7 +73,7 @@ def _evaluation(view: View) -> str:
         return "## Evaluation\n\nNot evaluated."
     ends = evaluation["intervals"]
     lines = [
-        f"| {name.replace('_', ' ')} | {number(value)} | {_ends(ends.get(name))} |"
+        f"| {wording(name)} | {number(value)} | {_ends(ends.get(name))} |"
         for name, value in evaluation["metrics"].items()
         if value is not None
     ]

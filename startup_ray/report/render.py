@@ -14,6 +14,7 @@ from startup_ray.report.sections import shown
 MAX_DIFFERENCES = 6
 COMPARED = ("accuracy", "f1", "balanced_accuracy")
 """Metrics whose differences stand in a comparison."""
+_WORDS = {"f1": "F1", "mcc": "MCC", "ece": "ECE", "roc_auc": "ROC-AUC", "log_loss": "log-loss", "brier": "Brier score"}
 
 
 def environment() -> Environment:
@@ -25,7 +26,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "number": number, "count": count, "span": span, "points": points}
+    made.filters |= {
+        "percent": percent,
+        "number": number,
+        "count": count,
+        "span": span,
+        "points": points,
+        "wording": wording,
+    }
     return made
 
 
@@ -94,6 +102,12 @@ def percent(value: float | None) -> str:
         return "–"
     text = f"{100 * value:.1f}"
     return "99.9%" if text == "100.0" and value < 1 else f"{text}%"
+
+
+def wording(metric: str) -> str:
+    """f1_macro -> F1 macro."""
+    words = [_WORDS.get(word, word) for word in _WORDS.get(metric, metric).split("_")]
+    return " ".join(words)
 
 
 def points(value: float) -> str:
