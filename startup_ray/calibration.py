@@ -43,15 +43,14 @@ class Calibration:
         places = np.arange(len(labels))
         sure = scores[places, predicted]
         bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
-        truth = np.zeros_like(scores)
-        truth[places, labels] = 1
+        distance = np.einsum("ij,ij->i", scores, scores) - 2 * scores[places, labels] + 1
         return self.merge(
             Calibration(
                 rows=_sums(bins, np.ones(len(bins), np.int64)),
                 hits=_sums(bins, (labels == predicted).astype(np.int64)),
                 confidence=_sums(bins, _fixed(sure)),
-                loss=sum(_fixed(losses).tolist()),
-                squares=sum(_fixed(((scores - truth) ** 2).sum(axis=1)).tolist()),
+                loss=_sum(_fixed(losses)),
+                squares=_sum(_fixed(distance)),
             )
         )
 
@@ -102,6 +101,10 @@ def _sums(bins: np.ndarray, values: np.ndarray) -> tuple[int, ...]:
     np.add.at(halves[0], bins, values >> 32)
     np.add.at(halves[1], bins, values & 0xFFFFFFFF)
     return tuple((high << 32) + low for high, low in zip(*halves.tolist(), strict=True))
+
+
+def _sum(values: np.ndarray) -> int:
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
 
 
 def _both(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

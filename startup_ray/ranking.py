@@ -69,7 +69,7 @@ class Ranks:
     def of_classes(cls, scores: np.ndarray, labels: np.ndarray, *, most: int = MOST) -> tuple[Self, ...]:
         """Of each class against the others: scores float32 [N, C] in [0, 1], none of them NaN, and labels int [N]."""
         keys = _keys(np.ascontiguousarray(scores.T))
-        ordered = np.sort(keys, axis=1)
+        ordered = np.sort(keys.astype(np.int32), axis=1)  # half as long, twice as fast
         return tuple(cls._counted(ordered[i], keys[i, labels == i], most) for i in range(scores.shape[1]))
 
     @classmethod
@@ -79,7 +79,9 @@ class Ranks:
         folded = _folded(ordered, 0, level)
         starts = _starts(folded)
         rows = np.diff(starts, append=len(ordered))
-        keys, first, last = folded[starts], ordered[starts], ordered[starts + rows - 1]
+        keys, first, last = (
+            part.astype(np.int64) for part in (folded[starts], ordered[starts], ordered[starts + rows - 1])
+        )
         places = np.searchsorted(keys, _folded(positive, 0, level))
         return cls(
             level=level,
@@ -91,6 +93,9 @@ class Ranks:
 
     def merge(self, other: Ranks, *, most: int = MOST) -> Self:
         """Both together; `most` has to be the same in all calls."""
+        if not len(self.keys) or not len(other.keys):
+            found = self if len(self.keys) else other
+            return type(self)(**vars(found))
         both: tuple[Ranks, Ranks] = (self, other)
         level = max(self.level, other.level)
         folded = [_folded(ranks.keys, ranks.level, level) for ranks in both]
