@@ -35,6 +35,7 @@ def make_digits(folder: Folder, rows: int, *, val: int = 256, options: ImageOpti
             "split": [split if i < rows else "val" for i in range(start, start + len(part))],
             "width": [width] * len(part),
             "height": [height] * len(part),
+            "own": [None] * len(part),
             "image": bodies,
         }
         sink = io.BytesIO()

@@ -60,11 +60,16 @@ class Dataset:
 
 
 def image_schema() -> Any:
-    """`pyarrow.Schema` of `images/*.parquet`; width and height are those of the original, in pixels."""
+    """`pyarrow.Schema` of `images/*.parquet`.
+
+    width and height are those of the original, in pixels; own is a JSON object of the item's other columns, or null.
+    """
     import pyarrow as pa
 
     strings = [pa.field(name, pa.string()) for name in ("id", "sha256", "label", "split")]
-    return pa.schema([*strings, ("width", pa.int32()), ("height", pa.int32()), ("image", pa.binary())])
+    return pa.schema(
+        [*strings, ("width", pa.int32()), ("height", pa.int32()), ("own", pa.string()), ("image", pa.binary())]
+    )
 
 
 def choose_split(url: str, sha256: str, options: SplitOptions) -> str:

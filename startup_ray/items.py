@@ -8,6 +8,7 @@ Every row becomes exactly one of the two, whatever it holds. An id is data, neve
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ MAX_URL = 8_000
 """Characters of a URL; servers refuse request lines of more than 8 KiB (RFC 9112, section 3)."""
 
 
+MAX_OWN, MAX_OWN_NAME, MAX_OWN_TEXT = 32, 64, 256
+"""Columns of the user's own, characters of their names, and of their values."""
+_KNOWN = {"id", "url", "label", "split"}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One image to fetch."""
@@ -34,6 +40,8 @@ class Item:
     label: str | None = None
     split: str | None = None
     """`train`, `val`, `test`, or None to let the content decide."""
+    own: str | None = None
+    """JSON object of the row's other columns (see `own_columns`); None without any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +89,28 @@ def parse_row(value: Any, position: int) -> Item | BadRow:
         return bad("blocked_scheme", f"{scheme}: is neither http nor https")
     if reason:
         return bad("bad_url", reason)
-    return Item(position=position, id=item_id, url=url, label=label, split=split)
+    return Item(position=position, id=item_id, url=url, label=label, split=split, own=own_columns(row))
+
+
+def own_columns(row: dict[str, Any]) -> str | None:
+    """Columns of the user's own as canonical JSON: texts, numbers and truth values, within the limits.
+
+    What is longer, nested or one too many is left out; URLs are redacted. These only part results, they decide nothing.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted(row.keys() - _KNOWN)[:MAX_OWN]:
+        value = row[name]
+        is_known = isinstance(value, str | int | float)
+        if is_known and _is_text(name, MAX_OWN_NAME) and _is_text(str(value), MAX_OWN_TEXT):
+            found[name] = redact(value) if isinstance(value, str) and "://" in value else value
+    return json.dumps(found) if found else None
+
+
+def _is_text(text: str, limit: int) -> bool:
+    try:
+        return len(text) <= limit and bool(text.encode())
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
 
 
 def _text(value: Any, limit: int, *, numbers: bool = True) -> tuple[str | None, str]:

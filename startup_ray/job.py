@@ -96,8 +96,10 @@ class EvaluationOptions(Section):
         "macro", description="which precision, recall and f1 go by the plain names"
     )
     gates: tuple[str, ...] = Field((), description="what must hold, or exit code 6: ['f1 >= 0.90', 'accuracy > 0.9']")
-    slices: tuple[Literal["host", "width", "height"], ...] = Field(
-        ("host", "width"), description="what the scored rows are parted by to find where the model is weak"
+    slices: tuple[str, ...] = Field(
+        ("host", "width"),
+        description="what the scored rows are parted by to find where the model is weak: host, width, height, or a "
+        "column of the manifest's own",
     )
     ray_above_rows: int = Field(20_000, ge=0, description="larger splits are evaluated by Ray Data, smaller in process")
 

@@ -6,7 +6,10 @@ slices["host"][0]       # {'value': 'img.example.com', 'rows': 90, 'accuracy': 0
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +20,10 @@ from startup_ray.dataset import Dataset
 from startup_ray.judged import Rows
 from startup_ray.metrics import AVERAGED, margin_scores
 
-COLUMNS = ("host", "width", "height")
-"""What rows can be parted by: the host of the URL, and sides of the original in pixels, in powers of two."""
+SIDES = ("width", "height")
+"""Of the original in pixels, parted in powers of two."""
+log = logging.getLogger("startup_ray")
+
 MOST = 50
 """Slices that are told of each column, the worst."""
 REST = "(other)"
@@ -41,6 +46,8 @@ def read_slices(
     found = {}
     for column in columns:
         values = _values(rows, dataset, column)
+        if values and set(values) == {REST}:
+            log.warning("evaluate: no row has a column %r to make slices of", column)
         found[column] = _judged(rows, values, num_classes, average)
     return found
 
@@ -50,12 +57,11 @@ def _values(rows: Rows, dataset: Dataset, column: str) -> list[str]:
     import pyarrow.compute as pc
 
     found = np.full(len(rows.ids), REST, object)
+    read = host_of if column == "host" else bucket if column in SIDES else partial(_own, column)
     for ids, values in _columns(dataset, column):
         places = pc.index_in(ids, rows.ids)
         is_here = pc.is_valid(places)
-        found[places.filter(is_here).to_numpy()] = [
-            _host(value) if column == "host" else bucket(value) for value in values.filter(is_here).to_pylist()
-        ]
+        found[places.filter(is_here).to_numpy()] = [read(value) for value in values.filter(is_here).to_pylist()]
     return _common(found.tolist())
 
 
@@ -67,7 +73,11 @@ def _columns(dataset: Dataset, column: str) -> Iterator[tuple[Any, Any]]:
     names = [f"{root}/images/{name}" for name in dataset.shards]
     if column == "host":
         names, column = [f"{root}/ledger/{name}" for name in dataset.folder.list("ledger")], "url"
+    elif column not in SIDES:
+        column = "own"
     for name in names:
+        if column not in pq.read_schema(name, filesystem=filesystem).names:  # a dataset of a former version
+            continue
         table = pq.read_table(name, columns=["id", column], filesystem=filesystem)
         yield table["id"].combine_chunks(), table[column].combine_chunks()
 
@@ -80,11 +90,17 @@ def bucket(pixels: int | None) -> str:
     return f"{low:,} to {2 * low - 1:,}" if low > 1 else "1"
 
 
-def _host(url: str | None) -> str:
+def host_of(url: str | None, otherwise: str = REST) -> str:
+    """The host of a URL that may be none."""
     try:
-        return urlsplit(url or "").hostname or REST
+        return urlsplit(url or "").hostname or otherwise
     except ValueError:  # brackets that are no IPv6 address
-        return REST
+        return otherwise
+
+
+def _own(column: str, text: str | None) -> str:
+    value = json.loads(text).get(column) if text else None
+    return REST if value is None else str(value)
 
 
 def _common(values: list[str]) -> list[str]:

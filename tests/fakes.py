@@ -64,7 +64,15 @@ def make_dataset(
     hashes = [hashlib.sha256(body).hexdigest() for body in bodies]
     height, width = images.shape[1:3]
     size = {"width": [width] * len(ids), "height": [height] * len(ids)}
-    columns = {"id": ids, "sha256": hashes, "label": list(labels), "split": list(splits), **size, "image": bodies}
+    columns = {
+        "id": ids,
+        "sha256": hashes,
+        "label": list(labels),
+        "split": list(splits),
+        **size,
+        "own": [None] * len(ids),
+        "image": bodies,
+    }
     table = pa.table(columns, schema=image_schema())
     names = []
     for shard in range(shards):

@@ -253,3 +253,39 @@ def test_over_http() -> None:
             assert "?" not in caught.value.message
     with pytest.raises(ManifestError, match="ConnectionError"), open_manifest(server.url("/body/m.json")):
         pass
+
+
+def test_other_columns_are_kept_within_limits(tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "id": "a",
+        "url": "http://example.com/a.png",
+        "camera": "old",
+        "year": 1999,
+        "sharp": True,
+        "zoom": 1.5,
+        "page": "https://user:hunter2@example.com/?token=hunter3",
+        "nested": {"a": 1},
+        "none": None,
+        "empty": "",
+        "half": "\ud800",
+        "long": "x" * 257,
+        "n" * 65: 1,
+    }
+    (item, plain, many) = read(
+        tmp_path / "m.jsonl",
+        "\n".join(map(json.dumps, (row, {"id": "b", "url": row["url"]}, row | {f"c{i:03d}": i for i in range(99)}))),
+    )
+    assert isinstance(item, Item)
+    assert item.own is not None
+    assert json.loads(item.own) == {
+        "camera": "old",
+        "page": "https://example.com/?token=REDACTED",
+        "sharp": True,
+        "year": 1999,
+        "zoom": 1.5,
+    }
+    assert isinstance(plain, Item)
+    assert plain.own is None
+    assert isinstance(many, Item)
+    assert many.own is not None
+    assert len(json.loads(many.own)) <= 32

@@ -90,7 +90,7 @@ def test_an_id_is_data_and_never_a_path(ids: list[str]) -> None:
 
 
 def image(name: str, body: str, label: str | None = None) -> dict[str, Any]:
-    size = {"width": 1, "height": 1}
+    size = {"width": 1, "height": 1, "own": None}
     return {"id": name, "sha256": sha256(body), "label": label, "split": "train", "image": body.encode()} | size
 
 

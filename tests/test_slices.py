@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,26 @@ def test_sides_are_parted_by_powers_of_two(dataset: Dataset) -> None:
         REST,
         REST,
     ]
+
+
+def test_a_column_of_the_users_own(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    for name in dataset.shards:
+        table = pq.read_table(dataset.folder.path(f"images/{name}"))
+        owns = [
+            json.dumps({"camera": "old" if int(i) >= 60 else 7}) if int(i) % 2 else None
+            for i in table["id"].to_pylist()
+        ]
+        place = image_schema().get_field_index("own")
+        put(dataset.folder, f"images/{name}", table.set_column(place, "own", pa.array(owns, pa.string())))
+    found = read_slices(scored(), dataset, ["camera", "lens"], num_classes=3, average="macro")
+    assert {part["value"]: part["rows"] for part in found["camera"]} == {REST: 45, "7": 30, "old": 15}
+    assert found["camera"][0]["value"] == "old"
+    assert "no row has a column 'lens'" in caplog.text
+    for name in dataset.shards:  # as a former version wrote them
+        table = pq.read_table(dataset.folder.path(f"images/{name}"))
+        put(dataset.folder, f"images/{name}", table.drop_columns(["own"]))
+    found = read_slices(scored(), dataset, ["camera"], num_classes=3, average="macro")
+    assert [part["value"] for part in found["camera"]] == [REST]
 
 
 def test_rare_values_stand_together(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ MAX_CHUNK_BYTES = 2**26
 """Of the pixels of one chunk; an actor holds a few chunks, each with a copy on its way to storage."""
 _GROWTH = 16
 _SHARD = b"shard"
-_TEXTS = ("id", "url", "label", "split", "status", "reason", "part")
+_TEXTS = ("id", "url", "label", "split", "status", "reason", "part", "own")
 _SPOOL = pa.schema(
     [
         ("position", pa.int64()),
@@ -177,13 +177,14 @@ def _key(chunk: Sequence[Item | BadRow]) -> str:
     digest = hashlib.sha256()
     for row in chunk:
         label, split = (row.label, row.split) if isinstance(row, Item) else (row.status, row.reason)
-        digest.update(json.dumps([row.id, portless(redact(row.url)), label, split]).encode() + b"\n")
+        own = [row.own] if isinstance(row, Item) and row.own else []
+        digest.update(json.dumps([row.id, portless(redact(row.url)), label, split, *own]).encode() + b"\n")
     return digest.hexdigest()[:12]
 
 
 def _spooled(row: dict[str, Any]) -> Spooled:
     kind: type[Any] = Item if row["status"] is None else BadRow
-    fetched = kind(**{field.name: row[field.name] for field in fields(kind)})
+    fetched = kind(**{field.name: row.get(field.name) for field in fields(kind)})
     return Spooled(row=fetched, part=row["part"], place=row["place"], attempts=row["attempts"])
 
 

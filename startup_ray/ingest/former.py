@@ -19,7 +19,7 @@ def recall(
 ) -> tuple[dict[int, Outcome], dict[int, dict[str, Any]]]:
     """Outcomes, and rows of `image_schema`, by index, of the rows that point to a former part.
 
-    Label and split are those of the manifest as it is now. What cannot be found any more is left out.
+    Label, split and own columns are those of the manifest as it is now. What cannot be found any more is left out.
     """
     outcomes: dict[int, Outcome] = {}
     images: dict[int, dict[str, Any]] = {}
@@ -36,7 +36,7 @@ def recall(
             outcomes[i] = Outcome(**row)
             if picture is not None:
                 own = {"label": item.label, "split": item.split or choose_split(item.url, row["sha256"], split)}
-                images[i] = picture | own
+                images[i] = picture | own | {"own": item.own}
     return outcomes, images
 
 

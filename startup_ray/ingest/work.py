@@ -215,7 +215,7 @@ def finish(
         return outcome, None
     split = row.split or choose_split(row.url, sha256, options.split)
     size = {"width": decoded.width, "height": decoded.height}
-    image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size}
+    image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size, "own": row.own}
     return outcome, image | {"image": encode(decoded.pixels, options.image)}
 
 

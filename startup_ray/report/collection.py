@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
 
 from startup_ray.dataset import SPLITS, Dataset
 from startup_ray.ledger import STATES
 from startup_ray.report.pictures import Picture, ledger, pictures, shards
+from startup_ray.slices import host_of
 
 MAX_HOSTS = 8
 MAX_LABELS = 40
@@ -125,7 +125,7 @@ def failing_hosts(dataset: Dataset) -> list[HostFailures]:
     keep = ~pc.field("status").isin(["ok", "duplicate", "bad_item"])
     for table in ledger(dataset, ["url", "status"], keep):
         for url, status in zip(table["url"].to_pylist(), table["status"].to_pylist(), strict=True):
-            found.setdefault(_host(url), Counter())[status] += 1
+            found.setdefault(host_of(url, "(no host)"), Counter())[status] += 1
     worst = sorted(found.items(), key=lambda pair: (-pair[1].total(), pair[0]))[:MAX_HOSTS]
     return [
         HostFailures(host=host, items=states.total(), states=_counts(states))
@@ -158,10 +158,3 @@ def label_rows(dataset: Dataset) -> list[LabelRows]:
 
 def _counts(states: Counter[str]) -> str:
     return ", ".join(f"{count:,} {status}" for status, count in states.most_common(3))
-
-
-def _host(url: str | None) -> str:
-    try:
-        return urlsplit(url or "").hostname or "(no host)"
-    except ValueError:
-        return "(no host)"

@@ -29,7 +29,7 @@ from tests.fakes import read_ledger
 ROWS: list[Item | BadRow] = [
     Item(position=0, id="a", url="http://127.0.0.1:4000/a?x=1", label="1"),
     BadRow(position=1, id="", url="", status="bad_item", reason="not an object"),
-    Item(position=2, id="../c", url="http://e.com/c", split="test"),
+    Item(position=2, id="../c", url="http://e.com/c", split="test", own='{"camera": "old"}'),
 ]
 
 
@@ -76,7 +76,7 @@ def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
 
 def test_a_commit_names_its_shard(folder: Folder) -> None:
     outcomes = [Outcome(id="a", url="u", status="ok", sha256="00"), Outcome(id="b", url="u", status="dns")]
-    size = {"width": 1, "height": 1}
+    size = {"width": 1, "height": 1, "own": None}
     commit(folder, "0", outcomes, [{"id": "a", "sha256": "00", "label": None, "split": "val", "image": b"x", **size}])
     commit(folder, "1", outcomes[1:], [])
     part = read_part(folder, "0")
@@ -89,7 +89,16 @@ def test_a_commit_names_its_shard(folder: Folder) -> None:
 
 
 def test_done_twice_counts_once(folder: Folder) -> None:
-    image = {"id": "a", "sha256": "0", "label": None, "split": "val", "image": b"x", "width": 1, "height": 1}
+    image = {
+        "id": "a",
+        "sha256": "0",
+        "label": None,
+        "split": "val",
+        "own": None,
+        "image": b"x",
+        "width": 1,
+        "height": 1,
+    }
     for _ in range(2):
         commit(folder, "0", [Outcome(id="a", url="u", status="ok", sha256="0")], [image])
     assert len(names_in(folder, IMAGES)) == 2

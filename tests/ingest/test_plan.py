@@ -71,7 +71,7 @@ class Fetching:
             id=item.id, url=item.url, status=status, attempts=attempts, sha256=f"{hash(body) % 16**13:064x}"
         )
         image = {"id": item.id, "sha256": outcome.sha256, "label": item.label, "image": body.encode()}
-        return outcome, image | {"split": item.split or "train", "width": 1, "height": 1}
+        return outcome, image | {"split": item.split or "train", "width": 1, "height": 1, "own": item.own}
 
     def ingest(self, rows: Sequence[Row], fence: Fence, size: int = 3, again: Again = NOTHING) -> list[str]:
         """As the pipeline does; ids that were fetched."""

@@ -46,7 +46,7 @@ def outcome(row: Row) -> Outcome:
 
 
 def picture(row: Row) -> dict[str, Any]:
-    size = {"width": 1, "height": 1}
+    size = {"width": 1, "height": 1, "own": None}
     return {"id": row[0], "sha256": f"sha-{row[1]}", "label": row[1], "split": "train", "image": row[1].encode()} | size
 
 

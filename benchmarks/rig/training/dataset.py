@@ -35,7 +35,15 @@ def _write(folder: Folder, net: Net) -> Dataset:
     hashes = [hashlib.sha256(body).hexdigest() for body in bodies]
     height, width, _ = net.shape
     size = {"width": [width] * len(ids), "height": [height] * len(ids)}
-    columns = {"id": ids, "sha256": hashes, "label": names, "split": splits, **size, "image": bodies}
+    columns = {
+        "id": ids,
+        "sha256": hashes,
+        "label": names,
+        "split": splits,
+        **size,
+        "own": [None] * len(ids),
+        "image": bodies,
+    }
     stream = io.BytesIO()
     pq.write_table(pa.table(columns, schema=image_schema()), stream)
     folder.put_whole("images/000000.parquet", stream.getvalue())
