@@ -108,6 +108,7 @@ def test_a_finished_command_prints_its_result_at_once(desk: Desk, demo: dict[str
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_one_worker_gives_what_two_give(desk: Desk, demo: dict[str, Any]) -> None:
     """Ingested afresh too: the digest of a dataset depends neither on time nor on place."""
@@ -175,7 +176,11 @@ def undisturbed(desk: Desk, demo: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kind", "keep"),
-    [(signal.SIGKILL, 2), (signal.SIGINT, 1), pytest.param(signal.SIGTERM, 4, marks=pytest.mark.soak)],
+    [
+        (signal.SIGKILL, 2),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, 4, marks=pytest.mark.soak),
+    ],
 )
 def test_stopped_in_the_middle_and_run_again(
     desk: Desk, undisturbed: dict[str, Any], kind: signal.Signals, keep: int

@@ -61,11 +61,11 @@ def test_validation_is_the_same_integers_at_any_worker_count(dataset: Dataset, t
     still = TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-30, "ema": None})
     model = MODEL.model_copy(update={"batch_norm": False})
     found = []
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         folder = Folder(str(tmp_path / str(workers)))
         fit(dataset, folder, model=model, training=still, workers=workers)
         found.append({name: value for name, value in results(folder)[0].items() if name.startswith("val/")})
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert found[0]["val/accuracy"] * 570 == pytest.approx(round(found[0]["val/accuracy"] * 570))
     assert 0 < found[0]["val/accuracy"] < 1
 
@@ -91,7 +91,7 @@ def test_what_a_run_leaves_and_says(dataset: Dataset, undisturbed: tuple[dict[st
 @pytest.mark.parametrize(
     ("k", "blows"),
     [
-        (1, [(1, signal.SIGKILL), (0, signal.SIGKILL)]),
+        pytest.param(1, [(1, signal.SIGKILL), (0, signal.SIGKILL)], marks=pytest.mark.soak),
         pytest.param(7, [(0, signal.SIGKILL), (1, signal.SIGSEGV)], marks=pytest.mark.soak),
         (16, [(1, signal.SIGKILL), (0, signal.SIGABRT)]),
     ],
