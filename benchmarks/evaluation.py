@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py [--rows 60000,240000] [--rounds 3] [--ray-rows 1000000] [--without ray]
 
 A CNN scores 28x28x1 digits that lie decoded in the cache. Each measurement is a process of its own: rows per second
-with loading the model and all metrics, and the peak of its memory (VmHWM). The peer predicts all rows, then asks
+with loading the model and all metrics, and the peak of its memory (RssAnon). The peer predicts all rows, then asks
 scikit-learn for the same metrics; on one thread as startup_ray does, and with TensorFlow's own choice of threads.
 Medians over rounds, kinds one after the other in each.
 """
@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def one(folder: str, kind: str, rows: int) -> dict[str, float]:
         return by_ray(run, dataset, folder, int(kind[4:]))
     import tensorflow as tf
 
+    peak = Peak()
     if kind != "peer-threads":
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -117,7 +119,7 @@ def one(folder: str, kind: str, rows: int) -> dict[str, float]:
         options = EvaluationOptions(ray_above_rows=10**9, slices=())
         evaluate(run, dataset, Folder(f"{folder}/evaluation-{rows}"), options=options)
         seconds, share = time.perf_counter() - began, metric_share(run, dataset)
-    return {"rows/s": rows / seconds, "MB": peak_mb(), "% of the time in metrics": 100 * share}
+    return {"rows/s": rows / seconds, "MB": peak.mb, "% of the time in metrics": 100 * share}
 
 
 def predict_and_judge(run: Folder, dataset) -> tuple[float, float]:
@@ -161,7 +163,7 @@ def metric_share(run: Folder, dataset) -> float:
         batches = [scorer.rows.images[i : i + 256] for i in range(rows.start, rows.stop, 256)]
         logits = np.concatenate([np.asarray(scorer.logits_of(batch)) for batch in batches])
         then = time.process_time()
-        total = total.merge(Stats.empty(10).update(np.asarray(scorer.rows.labels[rows]), logits))
+        total = total.update(np.asarray(scorer.rows.labels[rows]), logits)
         infer, count = infer + then - began, count + time.process_time() - then
     return count / infer
 
@@ -179,10 +181,18 @@ def by_ray(run: Folder, dataset, folder: str, actors: int) -> dict[str, float]:
     return {"rows/s": rows / seconds, "seconds": seconds}
 
 
-def peak_mb() -> float:
-    """The most memory that this process has had, pages of mapped files among it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
+class Peak:
+    """The most memory of its own that this process has had: pages of mapped images are the system's to take back."""
+
+    def __init__(self) -> None:
+        self.mb = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.mb = max(self.mb, *(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon")))
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -80,10 +80,8 @@ def evaluate(
     total = dataset.splits[split]
     predictions = folder / "predictions"
     task = ScoringTask(run=run, classes=classes, dataset=dataset, split=split, predictions=predictions)
-    parts = _in_process(task) if total <= options.ray_above_rows else _by_ray(task)
     stats = Stats.empty(len(classes))
-    for part in parts:
-        stats = stats.merge(part)
+    for stats in _in_process(task) if total <= options.ray_above_rows else _by_ray(task):
         on_progress(Progress(stats.rows()["total"], total))
     if stats.rows()["total"] != total:
         raise DataError(f"the accounts do not close: {stats.rows()} for {total} rows", where=str(folder))
@@ -158,13 +156,15 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _in_process(task: ScoringTask) -> Iterator[Stats]:
-    scorer = open_scorer(task)
+    """Statistics of all parts so far."""
+    scorer, stats = open_scorer(task), Stats.empty(len(task.classes))
     for part in range(part_count(task.dataset.splits[task.split])):
-        yield scorer.score(part)
+        stats = scorer.score(part, stats)
+        yield stats
 
 
 def _by_ray(task: ScoringTask) -> Iterator[Stats]:
-    """Statistics of each part as they arrive. Ray may score a part twice, but it hands on one answer."""
+    """Statistics of all parts that have arrived so far. Ray may score a part twice, but it hands on one answer."""
     import ray
 
     parts = part_count(task.dataset.splits[task.split])
@@ -179,9 +179,11 @@ def _by_ray(task: ScoringTask) -> Iterator[Stats]:
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=ACTOR_CPUS,
         )
+        stats = Stats.empty(len(task.classes))
         for answer in answers.iter_rows():
             raise_packed(answer["error"])
-            yield Stats.unpack(answer["stats"])
+            stats = stats.merge(Stats.unpack(answer["stats"]))
+            yield stats
 
 
 class _ScoringActor:
@@ -200,7 +202,7 @@ class _ScoringActor:
                 raise self._opened
             stats = Stats.empty(len(self._opened.task.classes))
             for part in batch["part"].tolist():
-                stats = stats.merge(self._opened.score(part))
+                stats = self._opened.score(part, stats)
         except StartupRayError as error:
             return {"stats": [b""], "error": [pack_error(error)]}
         return {"stats": [stats.pack()], "error": [b""]}

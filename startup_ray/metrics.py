@@ -73,12 +73,13 @@ class Stats:
         kept = ~(unlabeled | unknown | bad)
         labels, logits = labels[kept].astype(np.int64), logits[kept]
         predicted, scores = logits.argmax(axis=1), softmax(logits)
+        levels = [ranks.level for ranks in self.ranks] or None
         counts = np.bincount(labels * classes + predicted, minlength=classes**2)
         found = Stats(
             confusion=counts.reshape(classes, classes),
             top=_top(labels, logits),
             calibration=Calibration().update(labels, predicted, scores, row_losses(labels, logits)),
-            ranks=Ranks.of_classes(scores.astype(np.float32), labels, most=_most(classes)),
+            ranks=Ranks.of_classes(scores.astype(np.float32), labels, most=_most(classes), levels=levels),
             unlabeled=int(unlabeled.sum()),
             unknown_class=int(unknown.sum()),
             bad_scores=int(bad.sum()),

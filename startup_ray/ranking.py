@@ -11,7 +11,7 @@ score; else all orders that it could be give the interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -66,17 +66,28 @@ class Ranks:
         return cls(level=0, keys=nothing, scores=nothing, rows=nothing, positives=nothing)
 
     @classmethod
-    def of_classes(cls, scores: np.ndarray, labels: np.ndarray, *, most: int = MOST) -> tuple[Self, ...]:
-        """Of each class against the others: scores float32 [N, C] in [0, 1], none of them NaN, and labels int [N]."""
+    def of_classes(
+        cls, scores: np.ndarray, labels: np.ndarray, *, most: int = MOST, levels: Sequence[int] | None = None
+    ) -> tuple[Self, ...]:
+        """Of each class against the others.
+
+        Args:
+            scores: float32 [N, C] in [0, 1], none of them NaN.
+            labels: int [N].
+            most: bins of a class.
+            levels: of the ranks that these will be merged with, if they will: finer bins would be for nothing.
+        """
         keys = _keys(np.ascontiguousarray(scores.T))
         ordered = np.sort(keys.astype(np.int32), axis=1)  # half as long, twice as fast
-        return tuple(cls._counted(ordered[i], keys[i, labels == i], most) for i in range(scores.shape[1]))
+        least = levels or [0] * scores.shape[1]
+        return tuple(cls._counted(ordered[i], keys[i, labels == i], most, level) for i, level in enumerate(least))
 
     @classmethod
-    def _counted(cls, ordered: np.ndarray, positive: np.ndarray, most: int) -> Self:
+    def _counted(cls, ordered: np.ndarray, positive: np.ndarray, most: int, least: int) -> Self:
         """Keys of all rows, in order, and those of the positive ones among them."""
-        level = _level_for(ordered, 0, most)
-        folded = _folded(ordered, 0, level)
+        folded = _folded(ordered, 0, least)
+        level = _level_for(folded, least, most)
+        folded = _folded(folded, least, level)
         starts = _starts(folded)
         rows = np.diff(starts, append=len(ordered))
         keys, first, last = (
@@ -96,22 +107,24 @@ class Ranks:
         if not len(self.keys) or not len(other.keys):
             found = self if len(self.keys) else other
             return type(self)(**vars(found))
-        both: tuple[Ranks, Ranks] = (self, other)
         level = max(self.level, other.level)
-        folded = [_folded(ranks.keys, ranks.level, level) for ranks in both]
-        ordered = np.sort(np.concatenate(folded))
-        to = _level_for(ordered, level, most)
-        settled = _folded(ordered, level, to)
-        keys = settled[_starts(settled)]
-        rows, positives = np.zeros((2, len(keys)), np.int64)
-        low, high = np.full(len(keys), _ONE), np.full(len(keys), _ZERO)
-        for ranks, old in zip(both, folded, strict=True):
-            places, is_mixed = np.searchsorted(keys, _folded(old, level, to)), ranks.scores == MIXED
-            np.add.at(rows, places, ranks.rows)
-            np.add.at(positives, places, ranks.positives)
-            np.minimum.at(low, places, np.where(is_mixed, _ZERO, ranks.scores))
-            np.maximum.at(high, places, np.where(is_mixed, _ONE, ranks.scores))
-        return type(self)(level=to, keys=keys, scores=np.where(low == high, low, MIXED), rows=rows, positives=positives)
+        both: tuple[Ranks, Ranks] = (self, other)
+        folded = np.concatenate([_folded(ranks.keys, ranks.level, level) for ranks in both])
+        order = np.argsort(folded, kind="stable")  # two runs in order: that is merging
+        to = _level_for(folded[order], level, most)
+        settled = _folded(folded[order], level, to)
+        starts = _starts(settled)
+        scores, rows, positives = (
+            np.concatenate(pair)[order] for pair in zip(*((r.scores, r.rows, r.positives) for r in both), strict=True)
+        )
+        low, high = np.minimum.reduceat(scores, starts), np.maximum.reduceat(scores, starts)
+        return type(self)(
+            level=to,
+            keys=settled[starts],
+            scores=np.where(low == high, low, MIXED),
+            rows=np.add.reduceat(rows, starts),
+            positives=np.add.reduceat(positives, starts),
+        )
 
     def columns(self) -> list[np.ndarray]:
         """`COLUMNS` arrays int64 [B] of small numbers, which compress well."""
@@ -183,21 +196,14 @@ def _level_for(ordered: np.ndarray, level: int, most: int) -> int:
     def fits(to: int) -> bool:
         return int(np.count_nonzero(np.diff(_folded(ordered, level, to)))) < most
 
-    if fits(level):
-        return level
-    whole = range(level + -level % _STEPS, _LAST + 1, _STEPS)  # without half-made pairs, cheaper to try
-    above = whole[_first(len(whole) - 1, lambda i: fits(whole[i]))]  # the last fits all
-    low = max(level, above - _STEPS) + 1
-    return low + _first(above - low, lambda i: fits(low + i))
-
-
-def _first(count: int, is_true: Callable[[int], bool]) -> int:
-    """The first of so many numbers from 0 on for which it is true, and stays so; `count` if for none."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_true(middle) else (middle + 1, high)
-    return low
+    # Merging rarely goes far from the level that there is: steps of 1, 2, 4 and so on find the range.
+    below, above, step = level - 1, level, 1
+    while not fits(above):
+        below, above, step = above, min(above + step, _LAST), 2 * step
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if fits(middle) else (middle, above)
+    return above
 
 
 def _folded(keys: np.ndarray, level: int, to: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def predict(
         if dataset.items:
             scorer = make_scorer(task, model, open_split(dataset, SPLIT, root=Path(place) / "cache"))
             for part in range(part_count(dataset.items)):
-                scorer.score(part)
+                scorer.predict(part)
         return list(_rows(folder, dict(_scored(task, top))))
 
 

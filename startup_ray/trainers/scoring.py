@@ -1,7 +1,7 @@
 """A trained classifier over one split, in parts: statistics back, predictions to storage.
 
     scorer = open_scorer(task)
-    stats = scorer.score(part)          # writes predictions/000000000000-000000004096.parquet
+    stats = scorer.score(part, stats)   # writes predictions/000000000000-000000004096.parquet
 
 Law: inference batches are fixed ranges of id order, on one CPU thread, so a part gives the same bytes whoever
 scores it, and scoring it twice does no harm. TensorFlow is imported only where a model is opened, so that a driver
@@ -69,15 +69,23 @@ class Scorer:
     class_of: np.ndarray
     """int64 [dataset classes + 1]: the model's class by the dataset's; the last entry is for no label."""
 
-    def score(self, part: int) -> Stats:
-        """Score rows [part * PART_ROWS, (part + 1) * PART_ROWS) of id order and store their predictions."""
+    def score(self, part: int, stats: Stats) -> Stats:
+        """`stats` with the rows of a part; their predictions are stored."""
+        return stats.update(*self.predict(part))
+
+    def predict(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """Store the predictions of rows [part * PART_ROWS, (part + 1) * PART_ROWS) of id order.
+
+        Returns:
+            Their labels int64 [N], of which -1 is none, and logits float32 [N, classes].
+        """
         start = part * PART_ROWS
         stop = min(start + PART_ROWS, len(self.rows))
         batches = [self.rows.images[i : min(i + BATCH_ROWS, stop)] for i in range(start, stop, BATCH_ROWS)]
         logits = np.concatenate([np.asarray(self.logits_of(batch)) for batch in batches])
         labels = self.class_of[self.rows.labels[start:stop]]
         self._store(start, labels, logits)
-        return Stats.empty(len(self.task.classes)).update(labels, logits)
+        return labels, logits
 
     def _store(self, start: int, labels: np.ndarray, logits: np.ndarray) -> None:
         stop = start + len(labels)
