@@ -1,6 +1,6 @@
 """How well probabilities say how sure a model is: rows by confidence, and sums of proper scores.
 
-    calibration = Calibration.empty().update(labels, probabilities).merge(other)    # in any order: the same bytes
+    calibration = Calibration().update(labels, predicted, scores, losses).merge(other)  # in any order: the same bytes
     calibration.ece(), calibration.brier(), calibration.log_loss()
 
 Sums are kept in fixed point: rounding is below 5e-13 a row, and whole numbers add alike in any order.

@@ -15,6 +15,7 @@ import json
 import math
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -130,8 +131,9 @@ class Stats:
 
     def bounds(self) -> dict[str, Value | None]:
         """`RANKED`: value and the ends between which scikit-learn's lies for certain; None if no class has any."""
-        return {name: _mean(values) for name, values in self._ranked().items()}
+        return {name: _mean(values) for name, values in self._ranked.items()}
 
+    @cached_property
     def _ranked(self) -> dict[str, list[Value | None]]:
         return {
             "roc_auc": [ranks.roc_auc() for ranks in self.ranks],
@@ -140,7 +142,7 @@ class Stats:
 
     def ranked_per_class(self) -> dict[str, list[float | None]]:
         """`RANKED` of each class; None for one without rows on both sides."""
-        return {name: [v.value if v else None for v in values] for name, values in self._ranked().items()}
+        return {name: [v.value if v else None for v in values] for name, values in self._ranked.items()}
 
     def per_class(self) -> dict[str, np.ndarray]:
         """precision, recall, f1 float64 [C], 0 where undefined, and support int64 [C]."""

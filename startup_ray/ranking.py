@@ -102,11 +102,10 @@ class Ranks:
             positives=np.bincount(places, minlength=len(keys)).astype(np.int64),
         )
 
-    def merge(self, other: Ranks, *, most: int = MOST) -> Self:
+    def merge(self, other: Ranks, *, most: int = MOST) -> Ranks:
         """Both together; `most` has to be the same in all calls."""
         if not len(self.keys) or not len(other.keys):
-            found = self if len(self.keys) else other
-            return type(self)(**vars(found))
+            return self if len(self.keys) else other
         level = max(self.level, other.level)
         both: tuple[Ranks, Ranks] = (self, other)
         folded = np.concatenate([_folded(ranks.keys, ranks.level, level) for ranks in both])
@@ -118,7 +117,7 @@ class Ranks:
             np.concatenate(pair)[order] for pair in zip(*((r.scores, r.rows, r.positives) for r in both), strict=True)
         )
         low, high = np.minimum.reduceat(scores, starts), np.maximum.reduceat(scores, starts)
-        return type(self)(
+        return Ranks(
             level=to,
             keys=settled[starts],
             scores=np.where(low == high, low, MIXED),
