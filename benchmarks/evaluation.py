@@ -29,8 +29,9 @@ from digits import make_digits
 from startup_ray.dataset import read_dataset
 from startup_ray.evaluate import evaluate
 from startup_ray.job import EvaluationOptions, ImageOptions
-from startup_ray.metrics import Stats, softmax
+from startup_ray.metrics import Stats
 from startup_ray.runs import put_json
+from startup_ray.scored import ScoredRows, softmax
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import open_split
 from startup_ray.trainers.scoring import PART_ROWS
@@ -163,7 +164,7 @@ def metric_share(run: Folder, dataset) -> float:
         batches = [scorer.rows.images[i : i + 256] for i in range(rows.start, rows.stop, 256)]
         logits = np.concatenate([np.asarray(scorer.logits_of(batch)) for batch in batches])
         then = time.process_time()
-        total = total.update(np.asarray(scorer.rows.labels[rows]), logits)
+        total = total.update(ScoredRows.of(np.asarray(scorer.rows.labels[rows]), logits))
         infer, count = infer + then - began, count + time.process_time() - then
     return count / infer
 

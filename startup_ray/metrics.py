@@ -1,9 +1,9 @@
 """How good a classifier is: sums that add up in any order, ratios once at the end.
 
     stats = Stats.empty(num_classes=10)
-    stats = stats.update(labels, logits).merge(other)       # of any part, in any order: the same bytes
-    stats.scores(average="macro")                           # {'accuracy': 0.98, 'f1': ..., ...}
-    stats.bounds()                                          # {'roc_auc': (0.9711, 0.9712), ...}
+    stats = stats.update(ScoredRows.of(labels, logits)).merge(other)    # of any part, in any order: the same bytes
+    stats.scores(average="macro")                                       # {'accuracy': 0.98, 'f1': ..., ...}
+    stats.bounds()                                                      # {'roc_auc': (0.9711, 0.9712), ...}
 
 Law: merge is associative and commutative, with `empty` as its zero; every row is in exactly one account of `rows`.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ import numpy as np
 
 from startup_ray.calibration import Calibration
 from startup_ray.ranking import COLUMNS, Ranks, Value
+from startup_ray.scored import ScoredRows
 
 AVERAGES = ("macro", "micro", "weighted")
 AVERAGED = ("precision", "recall", "f1")
@@ -35,8 +35,6 @@ NAMES = (
 TOP = (3, 5)
 RANKED = ("roc_auc", "average_precision")
 """Of each class against the others, and their mean over the classes that have rows on both sides."""
-
-_MAX_LOSS = -math.log(np.finfo(np.float64).eps)  # where scikit-learn's log_loss clips probabilities
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,26 +62,23 @@ class Stats:
         confusion = np.zeros((num_classes, num_classes), np.int64)
         return cls(confusion=confusion, ranks=(Ranks.empty(),) * num_classes)
 
-    def update(self, labels: np.ndarray, logits: np.ndarray) -> Self:
-        """Add rows: labels int [N] (-1 = none, >= C = class unknown to the model), logits float [N, C]."""
-        classes = len(self.confusion)
-        if logits.shape != (len(labels), classes):
-            raise ValueError(f"logits of shape {logits.shape}, expected {(len(labels), classes)}")
-        unlabeled, unknown = labels < 0, labels >= classes
-        bad = ~unlabeled & ~unknown & ~np.isfinite(logits).all(axis=1)
-        kept = ~(unlabeled | unknown | bad)
-        labels, logits = labels[kept].astype(np.int64), logits[kept]
-        predicted, scores = logits.argmax(axis=1), softmax(logits)
+    def update(self, rows: ScoredRows) -> Self:
+        """Add rows."""
+        classes, count = len(self.confusion), len(rows.labels)
+        if rows.logits.shape != (count, classes):
+            raise ValueError(f"logits of shape {rows.logits.shape}, expected {(count, classes)}")
+        unlabeled, unknown = int((rows.labels < 0).sum()), int((rows.labels >= classes).sum())
+        rows = rows.judged()
         levels = [ranks.level for ranks in self.ranks] or None
-        counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+        counts = np.bincount(rows.labels * classes + rows.predicted, minlength=classes**2)
         found = Stats(
             confusion=counts.reshape(classes, classes),
-            top=_top(labels, logits),
-            calibration=Calibration().update(labels, predicted, scores, row_losses(labels, logits)),
-            ranks=Ranks.of_classes(scores.astype(np.float32), labels, most=_most(classes), levels=levels),
-            unlabeled=int(unlabeled.sum()),
-            unknown_class=int(unknown.sum()),
-            bad_scores=int(bad.sum()),
+            top=_top(rows.labels, rows.logits),
+            calibration=Calibration().update(rows.labels, rows.predicted, rows.scores, rows.losses),
+            ranks=Ranks.of_classes(rows.scores.astype(np.float32), rows.labels, most=_most(classes), levels=levels),
+            unlabeled=unlabeled,
+            unknown_class=unknown,
+            bad_scores=count - unlabeled - unknown - len(rows.labels),
         )
         return self.merge(found)
 
@@ -191,21 +186,6 @@ class Stats:
 _ACCOUNTS = ("unlabeled", "unknown_class", "bad_scores", "corrupt")
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64 [N, C] of logits float [N, C]; NaN where a row holds one."""
-    powers = np.exp(_shifted(logits))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def row_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Log-loss float64 [N] in nats, at most 36.04; labels int [N] in [0, C), logits float [N, C] finite."""
-    shifted = _shifted(logits)
-    of_label = shifted[np.arange(len(labels)), labels]
-    losses: np.ndarray = np.minimum(np.log(np.exp(shifted).sum(axis=1)) - of_label, _MAX_LOSS)
-    return losses
-
-
 def confusion_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics float64 [...] of confusion matrices int64 [..., C, C] (rows = true, columns = predicted), in [-1, 1].
 
@@ -214,14 +194,6 @@ def confusion_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
     """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     return margin_scores(hits, true=matrix.sum(axis=-1), predicted=matrix.sum(axis=-2))
-
-
-def _shifted(logits: np.ndarray) -> np.ndarray:
-    """float64 [N, C], each row less its maximum, so that no exponential overflows."""
-    wide = np.ascontiguousarray(logits, np.float64)
-    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is what such a row shall give
-        result: np.ndarray = wide - wide.max(axis=1, keepdims=True)
-    return result
 
 
 def margin_scores(hits: np.ndarray, *, true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:

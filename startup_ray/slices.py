@@ -29,6 +29,9 @@ MOST = 50
 REST = "(other)"
 """Slices beyond MAX_VALUES, and rows without a value, together."""
 MAX_VALUES = 1_000
+MAX_NUMBERS = 20
+"""Different numbers of a column that are slices of their own; more are parted into RANGES."""
+RANGES = 8
 
 
 def read_slices(
@@ -46,23 +49,23 @@ def read_slices(
     found = {}
     for column in columns:
         values = _values(rows, dataset, column)
-        if values and set(values) == {REST}:
+        if len(values) and (values == REST).all():
             log.warning("evaluate: no row has a column %r to make slices of", column)
-        found[column] = _judged(rows, values, num_classes, average)
+        found[column] = _judged(rows, values, num_classes, average) if len(values) else []
     return found
 
 
-def _values(rows: Rows, dataset: Dataset, column: str) -> list[str]:
-    """Of each row; REST where the dataset has none."""
+def _values(rows: Rows, dataset: Dataset, column: str) -> np.ndarray:
+    """str [N], one of each row; REST where the dataset has none."""
     import pyarrow.compute as pc
 
-    found = np.full(len(rows.ids), REST, object)
+    found = np.full(len(rows.ids), None, object)
     read = host_of if column == "host" else bucket if column in SIDES else partial(_own, column)
     for ids, values in _columns(dataset, column):
         places = pc.index_in(ids, rows.ids)
         is_here = pc.is_valid(places)
         found[places.filter(is_here).to_numpy()] = [read(value) for value in values.filter(is_here).to_pylist()]
-    return _common(found.tolist())
+    return np.array([REST if value is None else str(value) for value in _ranges(found.tolist())], str)
 
 
 def _columns(dataset: Dataset, column: str) -> Iterator[tuple[Any, Any]]:
@@ -98,24 +101,33 @@ def host_of(url: str | None, otherwise: str = REST) -> str:
         return otherwise
 
 
-def _own(column: str, text: str | None) -> str:
-    value = json.loads(text).get(column) if text else None
-    return REST if value is None else str(value)
+def _own(column: str, text: str | None) -> Any:
+    return json.loads(text).get(column) if text else None
 
 
-def _common(values: list[str]) -> list[str]:
-    """The same, with all but the most frequent ones as REST."""
-    names, counts = np.unique(np.array(values, object).astype(str), return_counts=True)
-    if len(names) <= MAX_VALUES:
+def _ranges(values: list[Any]) -> list[Any]:
+    """The same; many different numbers as ranges with about as many rows each."""
+    numbers = [value for value in values if value is not None]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
         return values
-    kept = set(names[np.argsort(-counts, kind="stable")[:MAX_VALUES]].tolist())
-    return [value if value in kept else REST for value in values]
+    if len(set(numbers)) <= MAX_NUMBERS:
+        return values
+    ordered = np.sort(np.array(numbers))
+    lows = np.unique(ordered[[len(ordered) * i // RANGES for i in range(RANGES)]])
+    highs = ordered[[*(np.searchsorted(ordered, lows[1:]) - 1), -1]]
+    places = np.searchsorted(lows, numbers, side="right") - 1
+    texts = [
+        f"{low:.10g} to {high:.10g}" if low < high else f"{low:.10g}" for low, high in zip(lows, highs, strict=True)
+    ]
+    names = iter([texts[place] for place in places])
+    return [value if value is None else next(names) for value in values]
 
 
-def _judged(rows: Rows, values: list[str], num_classes: int, average: str) -> list[dict[str, Any]]:
-    if not values:
-        return []
-    names, places = np.unique(np.array(values, object).astype(str), return_inverse=True)
+def _judged(rows: Rows, values: np.ndarray, num_classes: int, average: str) -> list[dict[str, Any]]:
+    names, places, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    if len(names) > MAX_VALUES:
+        is_kept = np.isin(places, np.argsort(-sizes, kind="stable")[:MAX_VALUES])
+        names, places = np.unique(np.where(is_kept, values, REST), return_inverse=True)
     shape = (len(names), num_classes)
     true, predicted, hits = np.zeros((3, *shape), np.int64)
     np.add.at(true, (places, rows.labels), 1)

@@ -8,7 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
-from startup_ray.metrics import AVERAGED, AVERAGES, NAMES, TOP, Stats, confusion_scores, row_losses, softmax
+from startup_ray.metrics import AVERAGED, AVERAGES, NAMES, TOP, Stats, confusion_scores
+from startup_ray.scored import ScoredRows, softmax
 
 CASES = [200, pytest.param(1_000, marks=pytest.mark.soak)]
 """Random sets of rows."""
@@ -34,7 +35,7 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_every_metric_equals_scikit_learn(cases: int) -> None:
     for seed in range(cases):
         labels, logits = draw(seed)
-        found = Stats.empty(logits.shape[1]).update(labels, logits).scores("weighted")
+        found = Stats.empty(logits.shape[1]).update(ScoredRows.of(labels, logits)).scores("weighted")
         for name, value in expected(labels, logits).items():
             assert_allclose(found[name], value, rtol=0, atol=1e-12, err_msg=f"{name}, seed {seed}")  # type: ignore[arg-type]
         assert list(found) == list(NAMES)
@@ -46,7 +47,7 @@ def test_ranking_metrics_equal_scikit_learn_where_it_has_them(cases: int) -> Non
     for seed in range(cases):
         labels, logits = draw(seed)
         scores, present = softmax(logits).astype(np.float32), np.unique(labels)
-        stats = Stats.empty(logits.shape[1]).update(labels, logits)
+        stats = Stats.empty(logits.shape[1]).update(ScoredRows.of(labels, logits))
         found = stats.ranked_per_class()
         for i in range(logits.shape[1]):
             if i not in present:
@@ -105,7 +106,7 @@ def test_per_class_values_equal_scikit_learn() -> None:
         precision, recall, f1, support = sk.precision_recall_fscore_support(
             labels, logits.argmax(axis=1), labels=classes, zero_division=0
         )
-        found = Stats.empty(len(classes)).update(labels, logits).per_class()
+        found = Stats.empty(len(classes)).update(ScoredRows.of(labels, logits)).per_class()
         assert_allclose(found["precision"], precision, atol=1e-12)
         assert_allclose(found["recall"], recall, atol=1e-12)
         assert_allclose(found["f1"], f1, atol=1e-12)
@@ -122,12 +123,12 @@ def test_many_matrices_at_once_give_what_each_gives_alone() -> None:
 
 def test_any_partition_in_any_order_gives_the_same_bytes() -> None:
     labels, logits = messy(1_000)
-    whole = Stats.empty(4).update(labels, logits).pack()
+    whole = Stats.empty(4).update(ScoredRows.of(labels, logits)).pack()
     for seed in range(20):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(labels))
         pieces = np.split(order, np.sort(rng.integers(0, len(order), rng.integers(1, 40))))
-        parts = [Stats.empty(4).update(labels[piece], logits[piece]) for piece in pieces]
+        parts = [Stats.empty(4).update(ScoredRows.of(labels[piece], logits[piece])) for piece in pieces]
         assert reduce(Stats.merge, parts).pack() == whole
         middle = len(parts) // 2  # another bracketing
         halves = reduce(Stats.merge, parts[middle:]).merge(reduce(Stats.merge, parts[:middle], Stats.empty(4)))
@@ -135,7 +136,7 @@ def test_any_partition_in_any_order_gives_the_same_bytes() -> None:
 
 
 def test_empty_is_the_zero_of_merge_and_pack_loses_nothing() -> None:
-    stats = Stats.empty(4).update(*messy(50))
+    stats = Stats.empty(4).update(ScoredRows.of(*messy(50)))
     assert stats.merge(Stats.empty(4)).pack() == stats.pack() == Stats.empty(4).merge(stats).pack()
     assert Stats.unpack(stats.pack()).pack() == stats.pack()
     assert Stats.unpack(stats.pack()).scores() == stats.scores()
@@ -154,24 +155,24 @@ def messy(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_row_is_in_exactly_one_account() -> None:
     logits = np.array([[1, 0], [0, 1], [np.nan, 0], [np.nan, 0], [1, -np.inf], [2, 1]], np.float32)
-    rows = Stats.empty(2).update(np.array([0, -1, 1, -1, 0, 7]), logits).rows()
+    rows = Stats.empty(2).update(ScoredRows.of(np.array([0, -1, 1, -1, 0, 7]), logits)).rows()
     assert rows == {"total": 6, "scored": 1, "unlabeled": 2, "unknown_class": 1, "bad_scores": 2, "corrupt": 0}
 
 
 def test_without_a_scored_row_there_are_no_values() -> None:
-    nothing = Stats.empty(3).update(np.array([-1]), np.zeros((1, 3), np.float32))
+    nothing = Stats.empty(3).update(ScoredRows.of(np.array([-1]), np.zeros((1, 3), np.float32)))
     assert set(nothing.scores().values()) == {None}
     assert set(nothing.bounds().values()) == {None}
 
 
 def test_logits_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
-        Stats.empty(3).update(np.array([0]), np.zeros((1, 2), np.float32))
+        Stats.empty(3).update(ScoredRows.of(np.array([0]), np.zeros((1, 2), np.float32)))
 
 
 def test_loss_stays_finite_and_exact_for_certain_models() -> None:
     logits = np.array([[0, 3e38], [3e38, 0], [1, 1]], np.float32)
-    losses = row_losses(np.array([0, 0, 1]), logits)
+    losses = ScoredRows.of(np.array([0, 0, 1]), logits).losses
     assert_allclose(losses, [-np.log(np.finfo(np.float64).eps), 0, np.log(2)], rtol=1e-15)
-    many = Stats.empty(2).update(np.zeros(300_000, int), np.tile(logits[:1], (300_000, 1)))
+    many = Stats.empty(2).update(ScoredRows.of(np.zeros(300_000, int), np.tile(logits[:1], (300_000, 1))))
     assert many.scores()["log_loss"] == pytest.approx(losses[0], abs=1e-12)  # no overflow of int64

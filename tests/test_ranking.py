@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from startup_ray.metrics import Stats, softmax
+from startup_ray.metrics import Stats
 from startup_ray.ranking import MIXED, Ranks, _keys
+from startup_ray.scored import ScoredRows, softmax
 
 ROWS = 12_000
 """More than have bins of their own."""
@@ -139,7 +140,7 @@ def test_a_block_of_ten_classes_is_at_most_64_kb(sharpness: float, rows: int) ->
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, rows)
     logits = rng.normal(0, sharpness, (rows, 10))
-    stats = Stats.empty(10).update(labels, logits)
+    stats = Stats.empty(10).update(ScoredRows.of(labels, logits))
     assert len(stats.pack()) <= 64_000
     again = Stats.unpack(stats.pack())
     assert again.pack() == stats.pack()

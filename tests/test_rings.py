@@ -32,7 +32,7 @@ RINGS: dict[str, int] = {
         0,
     ),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
-    **dict.fromkeys(["ranking", "calibration", "confidence", "judged", "slices", "comparison"], 0),
+    **dict.fromkeys(["scored", "ranking", "calibration", "confidence", "judged", "slices", "comparison"], 0),
     **dict.fromkeys(
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
     ),

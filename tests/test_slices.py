@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,15 +92,17 @@ def test_sides_are_parted_by_powers_of_two(dataset: Dataset) -> None:
     ]
 
 
-def test_a_column_of_the_users_own(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+def put_own(dataset: Dataset, value_of: Callable[[int], dict[str, Any] | None]) -> None:
+    """Own columns of the manifest, by the number that is a row's id."""
     for name in dataset.shards:
         table = pq.read_table(dataset.folder.path(f"images/{name}"))
-        owns = [
-            json.dumps({"camera": "old" if int(i) >= 60 else 7}) if int(i) % 2 else None
-            for i in table["id"].to_pylist()
-        ]
+        owns = [json.dumps(value) if (value := value_of(int(i))) else None for i in table["id"].to_pylist()]
         place = image_schema().get_field_index("own")
         put(dataset.folder, f"images/{name}", table.set_column(place, "own", pa.array(owns, pa.string())))
+
+
+def test_a_column_of_the_users_own(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    put_own(dataset, lambda i: {"camera": "old" if i >= 60 else 7} if i % 2 else None)
     found = read_slices(scored(), dataset, ["camera", "lens"], num_classes=3, average="macro")
     assert {part["value"]: part["rows"] for part in found["camera"]} == {REST: 45, "7": 30, "old": 15}
     assert found["camera"][0]["value"] == "old"
@@ -108,6 +112,17 @@ def test_a_column_of_the_users_own(dataset: Dataset, caplog: pytest.LogCaptureFi
         put(dataset.folder, f"images/{name}", table.drop_columns(["own"]))
     found = read_slices(scored(), dataset, ["camera"], num_classes=3, average="macro")
     assert [part["value"] for part in found["camera"]] == [REST]
+
+
+def test_many_different_numbers_are_parted_into_ranges(dataset: Dataset) -> None:
+    put_own(dataset, lambda i: {"year": 1900 + i, "month": i % 12, "iso": 100 if i < 60 else i} if i != 3 else None)
+    found = read_slices(scored(), dataset, ["year", "month", "iso"], num_classes=3, average="macro")
+    years = {part["value"]: part["rows"] for part in found["year"]}
+    assert years.pop(REST) == 1
+    assert (min(years), max(years)) == ("1900 to 1911", "1978 to 1989")
+    assert sorted(years.values()) == [11] * 7 + [12]
+    assert len(found["month"]) == 13  # few enough
+    assert {part["value"] for part in found["iso"]} == {REST, "60 to 70", "71 to 81", "82 to 89", "100"}
 
 
 def test_rare_values_stand_together(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from startup_ray.comparison import compare_runs
 from startup_ray.errors import StartupRayError, UsageError
 from startup_ray.report.card import card
-from startup_ray.report.data import read_view
+from startup_ray.report.data import read_views
 from startup_ray.report.render import render
 from startup_ray.storage import Folder, open_folder
 
@@ -39,7 +39,7 @@ def write_report(runs: Sequence[Folder], path: str) -> str:
     if path.endswith("/"):
         raise UsageError("the report needs a file name", where=path, hint=f"for example {path}report.html")
     thumbnails = max(4, MAX_MISTAKES // len(runs))  # so that a comparison stays small as well
-    views = [read_view(run, max_mistakes=thumbnails) for run in runs]
+    views = read_views(runs, max_mistakes=thumbnails)
     page = render(views, [_paired(runs[0], run) for run in runs[1:]])
     target = open_folder(path)
     if len(views) == 1 and views[0].train:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -57,13 +58,18 @@ class View:
     mistakes: Mistakes = field(default_factory=Mistakes)
 
 
-def read_view(run: Folder, *, max_mistakes: int) -> View:
-    """Read a run and its dataset.
+def read_views(folders: Sequence[Folder], *, max_mistakes: int) -> list[View]:
+    """Read runs and their datasets.
 
     Raises:
         UsageError: no run lies here.
         StorageError: storage cannot be read.
     """
+    of_datasets: dict[str, dict[str, Any]] = {}  # by digest, for runs often share theirs
+    return [_read_view(run, max_mistakes, of_datasets) for run in folders]
+
+
+def _read_view(run: Folder, max_mistakes: int, of_datasets: dict[str, dict[str, Any]]) -> View:
     try:
         job_text = without_secrets(run.read(runs.JOB).decode("utf-8", "replace"))
     except FileNotFoundError:
@@ -87,20 +93,16 @@ def read_view(run: Folder, *, max_mistakes: int) -> View:
     )
     if dataset is None:
         return view
-    return View(
-        **view.__dict__
-        | {
-            "dataset": dataset,
+    if dataset.digest not in of_datasets:
+        of_datasets[dataset.digest] = {
             "manifest": without_secrets(dataset.manifest),
             "funnel": funnel(dataset),
             "left_out": left_out(dataset),
             "hosts": failing_hosts(dataset),
             "labels": label_rows(dataset),
-            "mistakes": read_mistakes(dataset, predictions, evaluation["classes"], max_mistakes)
-            if predictions
-            else Mistakes(),
         }
-    )
+    mistakes = read_mistakes(dataset, predictions, evaluation["classes"], max_mistakes) if predictions else Mistakes()
+    return replace(view, dataset=dataset, mistakes=mistakes, **of_datasets[dataset.digest])
 
 
 def without_secrets(text: str) -> str:

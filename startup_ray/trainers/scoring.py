@@ -26,8 +26,9 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError, first_line
 from startup_ray.job import PythonOptions
 from startup_ray.jobfile import parse_job
-from startup_ray.metrics import Stats, row_losses, softmax
+from startup_ray.metrics import Stats
 from startup_ray.runs import BEST_MODEL, JOB
+from startup_ray.scored import ScoredRows
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.usercode import locate
@@ -71,36 +72,29 @@ class Scorer:
 
     def score(self, part: int, stats: Stats) -> Stats:
         """`stats` with the rows of a part; their predictions are stored."""
-        return stats.update(*self.predict(part))
+        return stats.update(self.predict(part))
 
-    def predict(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        """Store the predictions of rows [part * PART_ROWS, (part + 1) * PART_ROWS) of id order.
-
-        Returns:
-            Their labels int64 [N], of which -1 is none, and logits float32 [N, classes].
-        """
+    def predict(self, part: int) -> ScoredRows:
+        """Rows [part * PART_ROWS, (part + 1) * PART_ROWS) of id order; their predictions are stored."""
         start = part * PART_ROWS
         stop = min(start + PART_ROWS, len(self.rows))
         batches = [self.rows.images[i : min(i + BATCH_ROWS, stop)] for i in range(start, stop, BATCH_ROWS)]
         logits = np.concatenate([np.asarray(self.logits_of(batch)) for batch in batches])
-        labels = self.class_of[self.rows.labels[start:stop]]
-        self._store(start, labels, logits)
-        return labels, logits
+        found = ScoredRows.of(self.class_of[self.rows.labels[start:stop]], logits)
+        self._store(start, found)
+        return found
 
-    def _store(self, start: int, labels: np.ndarray, logits: np.ndarray) -> None:
-        stop = start + len(labels)
+    def _store(self, start: int, found: ScoredRows) -> None:
+        stop, classes = start + len(found.labels), len(self.task.classes)
         names = pa.array([*self.task.dataset.classes, None], pa.string())
-        finite = np.isfinite(logits).all(axis=1)
-        scored = finite & (labels >= 0) & (labels < len(self.task.classes))
-        losses = np.zeros(len(labels))
-        losses[scored] = row_losses(labels[scored], logits[scored])
-        predicted = np.where(finite, logits.argmax(axis=1), 0)
+        ends = np.arange(0, (len(found.labels) + 1) * classes, classes, dtype=np.int32)
+        scores = pa.array(found.scores.astype(np.float32).ravel())
         columns = [
             pa.array(self.rows.ids[start:stop], pa.string()),
             names.take(pa.array(self.rows.labels[start:stop].astype(np.int64) % len(names))),
-            pa.array(self.task.classes, pa.string()).take(pa.array(predicted, mask=~finite)),
-            pa.array(list(softmax(logits).astype(np.float32)), pa.list_(pa.float32())),
-            pa.array(losses, mask=~scored),
+            pa.array(self.task.classes, pa.string()).take(pa.array(found.predicted, mask=~found.is_finite)),
+            pa.ListArray.from_arrays(ends, scores),
+            pa.array(found.losses, mask=~found.is_judged),
         ]
         stream = io.BytesIO()
         pq.write_table(pa.table(columns, schema=PREDICTIONS), stream)

@@ -20,6 +20,7 @@ from startup_ray.gates import parse_gate
 from startup_ray.judged import read_rows
 from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
+from startup_ray.scored import ScoredRows
 from startup_ray.slices import read_slices
 from startup_ray.storage import Folder
 from tests.fakes import make_dataset, patterns
@@ -90,7 +91,7 @@ def judged(run: Folder, dataset: Dataset, *, wrong: int = 2, gate: str = "f1 > 0
     stream = io.BytesIO()
     pq.write_table(pa.table(table), stream)
     evaluation.put_whole("predictions/000000000000-000000000012.parquet", stream.getvalue())
-    stats = Stats.empty(3).update(true, np.log(np.array(scores)))
+    stats = Stats.empty(3).update(ScoredRows.of(true, np.log(np.array(scores))))
     document = judge(stats, names, [parse_gate(gate)], average="macro", seed=1)
     document |= {"split": "test", "predictions": evaluation.path("predictions"), "dataset_digest": dataset.digest}
     rows = read_rows(evaluation / "predictions", names)

@@ -25,7 +25,7 @@ from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
 from startup_ray.report import write_report
 from startup_ray.report.collection import funnel, left_out, meaning
-from startup_ray.report.data import read_view
+from startup_ray.report.data import read_views
 from startup_ray.report.pictures import thumbnail
 from startup_ray.report.plots import curves
 from startup_ray.report.render import percent
@@ -215,7 +215,7 @@ def test_what_was_asked_where_it_failed_and_which_classes_there_are(storage: Fol
     pq.write_table(table, stream)
     dataset.folder.put_whole("ledger/000000.parquet", stream.getvalue())
     judged(run, dataset)
-    view = read_view(run, max_mistakes=1)
+    view = read_views([run], max_mistakes=1)[0]
     assert view.asked == {"ingest.manifest": "a.json", "training.epochs": 3, "training.global_batch": 32}
     assert [(host.host, host.items, host.states) for host in view.hosts] == [
         ("one.example", 2, "1 timeout, 1 http_404"),
@@ -292,7 +292,7 @@ def test_the_evaluation_that_was_asked_for_last_counts(storage: Folder) -> None:
     runs.put_json(run / "evaluations" / "00000000", runs.EVALUATION, document | {"split": "val"})
     for key, split in (("00000000", "val"), ("0a1b2c3d", "test"), ("gone", "test")):
         runs.put_json(run, runs.LAST_EVALUATION, {"key": key})
-        assert read_view(run, max_mistakes=1).evaluation["split"] == split
+        assert read_views([run], max_mistakes=1)[0].evaluation["split"] == split
 
 
 def test_a_run_without_mistakes(storage: Folder) -> None:
@@ -332,7 +332,7 @@ def test_many_classes_show_their_largest_confusions_and_the_worst_classes(storag
     confusion = np.diag(np.full(many, 9))
     confusion[3, 7], confusion[5, 6] = 4, 8
     document = judge(Stats(confusion=confusion), tuple(f"c{i}" for i in range(many)), [], average="macro", seed=1)
-    view = dataclasses.replace(read_view(run_in(storage / "run"), max_mistakes=1), evaluation=document)
+    view = dataclasses.replace(read_views([run_in(storage / "run")], max_mistakes=1)[0], evaluation=document)
     found = classes(view, "a")
     assert found is not None
     assert found["matrix"] == []
