@@ -20,7 +20,7 @@ import numpy as np
 MOST = 1_536
 """Bins of a class."""
 _STEPS = 8
-"""In which a level becomes the next; each puts an eighth of its pairs together."""
+"""In which a level becomes the next; each puts an eighth of its pairs together. A power of two."""
 _LAST = _STEPS * 29
 """Level of at most five bins."""
 _LEAST = (1023 - 150) << 23
@@ -197,7 +197,7 @@ def _level_for(ordered: np.ndarray, level: int, most: int) -> int:
     """The first level, from `level` on, at which sorted keys need few enough bins."""
 
     def fits(to: int) -> bool:
-        return int(np.count_nonzero(np.diff(_folded(ordered, level, to)))) < most
+        return int(np.count_nonzero(_is_new(_folded(ordered, level, to)))) <= most
 
     # Merging rarely goes far from the level that there is: steps of 1, 2, 4 and so on find the range.
     below, above, step = level - 1, level, 1
@@ -215,9 +215,16 @@ def _folded(keys: np.ndarray, level: int, to: int) -> np.ndarray:
         return keys
     folded = keys >> (to // _STEPS - level // _STEPS)
     step = to % _STEPS
-    return np.where((folded >> 1) % _STEPS < step, folded & ~1, folded) if step else folded
+    return folded ^ (folded & ((folded >> 1 & _STEPS - 1) < step)) if step else folded
 
 
 def _starts(ordered: np.ndarray) -> np.ndarray:
     """int64 [B]: where each of the different values begins."""
-    return np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    return np.flatnonzero(_is_new(ordered))
+
+
+def _is_new(ordered: np.ndarray) -> np.ndarray:
+    """bool [N]: differs from the one before."""
+    found = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=found[1:])
+    return found
