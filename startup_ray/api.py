@@ -19,6 +19,7 @@ from typing import Any
 
 from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
+from startup_ray.errors import UsageError
 from startup_ray.job import IngestOptions, Job
 from startup_ray.lease import hold
 from startup_ray.ledger import NOTHING, Again, count
@@ -27,6 +28,7 @@ from startup_ray.planning import (
     dataset_folder,
     evaluation_folder,
     job_of,
+    judged_by,
     require_finished,
     run_folder,
 )
@@ -104,6 +106,7 @@ def train_model(
         training=job.training,
         scaling=job.scaling,
         seed=job.seed,
+        features=judged_by(job),
         is_begun=folder.exists(checkpoint.LATEST),
     )
     require_storage(folder)
@@ -132,9 +135,9 @@ def evaluate_model(
     """Judge the best model of a run on rows that it has not seen.
 
     Args:
-        split: train, val or test.
+        split: train, val or test; of a GAN, whose samples are compared with train and test, none is chosen.
         fresh: score again what was scored before.
-        on_progress: called with `evaluate.Progress`.
+        on_progress: called with `progress.Part`.
 
     Returns:
         The document of `startup-ray evaluate --json`; unmet gates are told in it, not raised.
@@ -148,20 +151,41 @@ def evaluate_model(
     if document:
         _say_finished("evaluate", folder)
     else:
-        from startup_ray.evaluate import evaluate
-
         with hold(folder):
-            document = evaluate(
-                run.folder,
-                dataset,
-                folder,
-                options=job.evaluation,
-                split=split,
-                seed=job.seed,
-                on_progress=on_progress,
-            )
+            document = _evaluate(run, dataset, job, folder, split, on_progress)
     runs.put_json(run.folder, runs.LAST_EVALUATION, {"key": folder.name})  # the one that a report shows
     return document
+
+
+def _evaluate(
+    run: Run, dataset: Dataset, job: Job, folder: Folder, split: str, on_progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    if run.document["kind"] == "gan":
+        from startup_ray.trainers.gan.evaluation import evaluate_gan
+
+        options = job.evaluation.model_copy(update={"features": judged_by(job) or None})
+        return evaluate_gan(run.folder, dataset, folder, options=options, seed=job.seed, on_progress=on_progress)
+    from startup_ray.evaluate import evaluate
+
+    return evaluate(
+        run.folder, dataset, folder, options=job.evaluation, split=split, seed=job.seed, on_progress=on_progress
+    )
+
+
+def require_judgeable(dataset: Dataset, job: Job) -> None:
+    """See before an hour of training that there will be something to judge, and gates that can be read.
+
+    Raises:
+        UsageError: there will not.
+    """
+    if job.model.kind == "gan":
+        from startup_ray.trainers.gan.evaluation import gates_of
+
+        gates_of(job.evaluation)
+        return
+    from startup_ray.evaluate import preflight
+
+    preflight(dataset, dataset.classes, job.evaluation)
 
 
 def write_report(found: Sequence[Run], path: str) -> str:
@@ -212,6 +236,29 @@ def export_model(
     return export(run.folder, target, image=job_of(run).ingest.image, formats=find_formats(to), samples=samples)
 
 
+def sample_images(run: Run, out: str, *, count: int = 64, label: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """Write images that the generator of a run makes, `000000.png` and so on, and `grid.png`.
+
+    Args:
+        out: a folder or URI.
+        label: the class that is asked for, by its name; without one, each in turn.
+        seed: the same seed gives the same images.
+
+    Returns:
+        The document of `startup-ray sample --json`.
+
+    Raises:
+        UsageError: the run is unfinished or no GAN, or its generator is not asked for such a class.
+        StorageError: the folder cannot be written.
+    """
+    require_finished(run)
+    if run.document["kind"] != "gan":
+        raise UsageError("this run is a classifier, which makes no images", where=str(run.folder))
+    from startup_ray.trainers.gan.publish import publish
+
+    return publish(run.folder, open_folder(out), count=count, label=label, seed=seed)
+
+
 def predict_images(
     run: Run,
     targets: Sequence[str],
@@ -234,10 +281,13 @@ def predict_images(
         The document of `startup-ray predict --json`; items without a label are told in it, not raised.
 
     Raises:
-        UsageError: the run is unfinished, nothing is at a path, or the model does not fit the images.
+        UsageError: the run is unfinished or a GAN, nothing is at a path, or the model does not fit the images.
         ManifestError: the manifest cannot be read.
     """
     require_finished(run)
+    if run.document["kind"] == "gan":
+        hint = "`startup-ray sample` writes images of it"
+        raise UsageError("this run is a GAN, which labels no images", where=str(run.folder), hint=hint)
     from startup_ray.predict import predict
     from startup_ray.predict.table import open_target, plain, write
 

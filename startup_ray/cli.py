@@ -135,6 +135,7 @@ def _add_tools(commands: Any) -> None:
     model_verbs.add_export(
         add("export", model_verbs.export, "the model of a run as Keras, SavedModel and ONNX, compared")
     )
+    model_verbs.add_sample(add("sample", model_verbs.sample, "images that the generator of a GAN's run makes"))
     model_verbs.add_predict(add("predict", model_verbs.predict, "labels for new images by the model of a run"))
     text = "see that versions, Ray, storage, disks, clocks, GPUs and workers are as they must be"
     verbs.add_doctor(add("doctor", verbs.doctor, text, _of_job()))
@@ -237,9 +238,7 @@ def _carry_out(
             dataset = api.ingest_images(job, fresh=args.fresh, again=again, on_progress=show)
         documents["ingest"] = dataset.document()
     if "train" in stages and "evaluate" in stages:
-        from startup_ray.evaluate import preflight
-
-        preflight(dataset, dataset.classes, job.evaluation)  # rather than after an hour of training
+        api.require_judgeable(dataset, job)
     if "train" in stages:
         with progress("train", quiet=args.quiet) as show:
             run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)

@@ -33,6 +33,10 @@ def compare_runs(one: Folder, other: Folder, *, seed: int = 0) -> dict[str, Any]
     """
     judged = [_last(run) for run in (one, other)]
     documents = [runs.read_json(folder, runs.EVALUATION) for folder in judged]
+    for run, document in zip((one, other), documents, strict=True):
+        if document.get("kind") == "gan":
+            hint = "`startup-ray report RUN RUN` shows their distances side by side"
+            raise UsageError("a GAN is not judged row by row", where=str(run), hint=hint)
     for key, what in (("dataset_digest", "datasets"), ("split", "splits")):
         if documents[0][key] != documents[1][key]:
             said = " and ".join(str(document[key]) for document in documents)

@@ -182,12 +182,16 @@ def _train(document: Mapping[str, Any]) -> str:
 
 
 def _evaluate(document: Mapping[str, Any]) -> str:
+    gates = [f"{gate['gate']}: {'met' if gate['passed'] else 'NOT met'}" for gate in document["gates"]]
+    if document.get("kind") == "gan":
+        shown = {name: value for name, value in document["metrics"].items() if value is not None}
+        samples = f"samples   {document['samples']['generated']:,} against {document['samples']['train']:,} images"
+        return "\n          ".join([samples, ", ".join(f"{name} {value:.4g}" for name, value in shown.items()), *gates])
     lines = []
     for name in ("accuracy", "f1"):
         low, high = document["intervals"].get(name, (None, None))
         interval = f" ({low:.4f} to {high:.4f})" if low is not None else ""
         lines.append(f"{name} {_number(document['metrics'][name])}{interval}")
-    gates = [f"{gate['gate']}: {'met' if gate['passed'] else 'NOT met'}" for gate in document["gates"]]
     return "\n          ".join([f"test      {', '.join(lines)}", *gates])
 
 

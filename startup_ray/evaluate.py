@@ -10,7 +10,6 @@ for any partition and any number of workers. `evaluation.json` is written last: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from startup_ray.errors import DataError, StartupRayError, UsageError
 from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.judged import read_rows
-from startup_ray.metrics import RANKED, TOP, Stats
-from startup_ray.progress import ignore
+from startup_ray.metrics import NAMES, RANKED, TOP, Stats
+from startup_ray.progress import Part, Progress, ignore
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 from startup_ray.runs import BEST_MODEL, EVALUATION, put_json, read_classes
 from startup_ray.slices import read_slices
@@ -31,19 +30,6 @@ from startup_ray.trainers.scoring import Scorer, ScoringTask, open_scorer, part_
 
 ACTOR_CPUS = 0.9  # below 1, so that a node whose CPUs are counted tightly still takes one
 MAX_BLOCKS = 1_000  # of Ray Data, each with one part or several
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Rows scored so far, of how many."""
-
-    done: int
-    total: int
-
-    @property
-    def text(self) -> str:
-        """What a progress bar says beside the bar."""
-        return f"{self.done:,} of {self.total:,} rows"
 
 
 def evaluate(
@@ -82,7 +68,7 @@ def evaluate(
     task = ScoringTask(run=run, classes=classes, dataset=dataset, split=split, predictions=predictions)
     stats = Stats.empty(len(classes))
     for stats in _in_process(task) if total <= options.ray_above_rows else _by_ray(task):
-        on_progress(Progress(stats.rows()["total"], total))
+        on_progress(Part(stats.rows()["total"], total, "rows"))
     if stats.rows()["total"] != total:
         raise DataError(f"the accounts do not close: {stats.rows()} for {total} rows", where=str(folder))
     document = {
@@ -109,6 +95,9 @@ def preflight(
         UsageError: an empty split, no class in common, or a gate that cannot be read.
     """
     gates = [parse_gate(text, classes) for text in options.gates]
+    for gate in gates:
+        if gate.metric not in NAMES:
+            raise UsageError("a classifier has no such metric", where=f"gate {gate.text!r}", hint="it is one of GANs")
     _require_rows(dataset, split, classes)
     return gates
 

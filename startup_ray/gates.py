@@ -19,6 +19,11 @@ from typing import Any
 from startup_ray.errors import UsageError
 from startup_ray.metrics import AVERAGED, NAMES, RANKED
 
+GENERATIVE = (
+    *("fid", "kid", "precision", "recall", "density", "coverage", "entropy", "rarest", "missing", "cas"),
+    *("nearest_ratio", "nearest_ratio_p5", "copies"),
+)
+"""Every metric of an evaluation of a GAN."""
 NO_INTERVAL = ("log_loss", "brier", "ece", *RANKED)
 _OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _GATE = re.compile(r"\s*(?P<name>.+?)\s*(?P<op>>=|<=|>|<)\s*(?P<number>[-+.\deE]+)\s*")
@@ -57,12 +62,12 @@ def parse_gate(text: str, classes: Sequence[str] | None = None) -> Gate:
         hint = "NAME >= NUMBER (or >, <=, <), for example f1 >= 0.90, recall[CLASS] > 0.8, accuracy.low >= 0.95"
         raise UsageError("cannot read this gate", where=f"gate {text!r}", hint=hint)
     metric, label, end = name["metric"], name["label"], name["end"]
-    _require(metric, (*AVERAGED, *RANKED) if label is not None else NAMES, "metric", text)
+    _require(metric, (*AVERAGED, *RANKED) if label is not None else (*NAMES, *GENERATIVE), "metric", text)
     if label is not None and classes is not None:
         _require(label, classes, "class", text)
     if end is not None:
         _require(end, ("low", "high"), "end of an interval", text)
-        if metric in NO_INTERVAL:
+        if metric in NO_INTERVAL or metric not in NAMES:
             raise UsageError(f"{metric} has no interval", where=f"gate {text!r}", hint=f"ask for {metric} itself")
     return Gate(text=text, metric=metric, label=label, end=end, op=parts["op"], threshold=threshold)
 

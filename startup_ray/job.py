@@ -19,6 +19,7 @@ from startup_ray.errors import UsageError
 from startup_ray.options import ApplicationOptions as ApplicationOptions
 from startup_ray.options import AugmentOptions as AugmentOptions
 from startup_ray.options import CnnOptions as CnnOptions
+from startup_ray.options import GanOptions as GanOptions
 from startup_ray.options import ModelOptions as ModelOptions
 from startup_ray.options import PythonOptions as PythonOptions
 from startup_ray.options import ScalingOptions as ScalingOptions
@@ -100,6 +101,13 @@ class EvaluationOptions(Section):
         ("host", "width"),
         description="what the scored rows are parted by to find where the model is weak: host, width, height, or a "
         "column of the manifest's own",
+    )
+    samples: PositiveInt = Field(2_000, description="images that a GAN makes to be judged; distances depend on it")
+    features: str | None = Field(
+        None,
+        min_length=1,
+        description="what a GAN's images are judged by: a job file, the folder of a run, a .keras file, or "
+        "inception:WEIGHTS.h5; by default a classifier of the dataset's labels",
     )
     ray_above_rows: int = Field(20_000, ge=0, description="larger splits are evaluated by Ray Data, smaller in process")
 

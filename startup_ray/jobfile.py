@@ -17,11 +17,11 @@ from pydantic_core import ErrorDetails
 
 from startup_ray.errors import JobError
 from startup_ray.job import Job
-from startup_ray.options import KINDS, ApplicationOptions, CnnOptions, PythonOptions
+from startup_ray.options import KINDS, ApplicationOptions, CnnOptions, GanOptions, PythonOptions
 
 Loc = tuple[str, ...]
 
-_MODELS = dict(zip(KINDS, (CnnOptions, ApplicationOptions, PythonOptions), strict=True))
+_MODELS = dict(zip(KINDS, (CnnOptions, ApplicationOptions, PythonOptions, GanOptions), strict=True))
 
 
 def load_job(path: str | Path, set: Sequence[str] = ()) -> Job:  # noqa: A002 - the word users type

@@ -1,4 +1,4 @@
-"""The verbs for the models of finished runs: `compare`, `export` and `predict`."""
+"""The verbs for the models of finished runs: `compare`, `export`, `sample` and `predict`."""
 
 from __future__ import annotations
 
@@ -83,6 +83,28 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def add_sample(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser, "override a key of the job file, to find its run")
+    parser.add_argument("--count", metavar="N", type=int, default=64, help="images to make (default: 64)")
+    parser.add_argument("--class", metavar="NAME", dest="label", help="of this class (default: each in turn)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="the same gives the same images (default: 0)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="a folder or URI")
+
+
+def sample(args: argparse.Namespace) -> int:
+    """Print where the images are."""
+    from startup_ray import api
+
+    run = _named_run(args)
+    with redirect_stdout(sys.stderr):
+        document = api.sample_images(run, args.out, count=args.count, label=args.label, seed=args.seed)
+    if args.json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print(f"{len(document['files']):,} images in {document['out']}, the first of them in {document['grid']}")
+    return 0
+
+
 def add_predict(parser: argparse.ArgumentParser) -> None:
     _add_run(parser, "override a key of the run's ingest.fetch, e.g. ingest.fetch.per_host=2")
     parser.add_argument(
@@ -126,7 +148,7 @@ def _named_run(args: argparse.Namespace) -> Run:
 
     if not is_job_file(args.run_target):
         for override in args.set:
-            if args.verb == "export" or not override.strip().startswith(OVERRIDABLE):
+            if args.verb != "predict" or not override.strip().startswith(OVERRIDABLE):
                 hint = "name the job file to choose among its runs"
                 raise UsageError("this cannot be changed for a finished run", where=f"--set {override}", hint=hint)
     return named_run(args.run_target, args.set)

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, fiel
 from startup_ray.section import Fraction, Scaled, Section
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-KINDS = ("cnn", "application", "python")
+KINDS = ("cnn", "application", "python", "gan")
 
 
 class CnnOptions(Section):
@@ -42,6 +42,32 @@ class PythonOptions(Section):
     args: dict[str, Any] = Field({}, description="further arguments of the function")
 
 
+class GanOptions(Section):
+    kind: Literal["gan"] = Field("gan", description="a generator and a discriminator that are trained together")
+    recipe: Literal["r3gan", "dcgan"] = Field(
+        "r3gan", description="networks, loss and optimizers; r3gan is stable and good, dcgan the classic"
+    )
+    conditional: bool = Field(False, description="images of a class that is asked for; needs labels")
+    noise: PositiveInt | None = Field(None, description="numbers that an image is made from (r3gan: 64, dcgan: 100)")
+    width: PositiveInt | None = Field(
+        None, description="channels at the largest size; double with each halving (r3gan: 32, dcgan: 64)"
+    )
+    learning_rate: float | None = Field(None, gt=0, description="of both networks (r3gan: 1e-3, dcgan: 2e-4)")
+    beta1: float | None = Field(None, ge=0, lt=1, description="momentum of Adam (r3gan: 0, dcgan: 0.5)")
+    gamma: float | None = Field(None, ge=0, description="weight of the penalties R1 and R2 (r3gan: 1, dcgan: 0)")
+    ema: float | None = Field(
+        None, ge=0, lt=1, description="momentum of the moving average of the generator, which is kept (0.995)"
+    )
+    augment: tuple[Literal["shift", "cutout", "color"], ...] = Field(
+        (), description="changes of what the discriminator sees, real and generated alike; for small datasets"
+    )
+    watch_every_epochs: PositiveInt = Field(10, description="epochs between two looks at samples and their quality")
+    watch_samples: PositiveInt = Field(1000, description="images that are made for a look")
+    on_alarm: Literal["warn", "stop"] = Field(
+        "warn", description="when samples lose their variety, or copy training images"
+    )
+
+
 def _kind(value: Any) -> Any:
     return value.get("kind", "cnn") if isinstance(value, dict) else getattr(value, "kind", "cnn")
 
@@ -49,7 +75,8 @@ def _kind(value: Any) -> Any:
 ModelOptions = Annotated[
     Annotated[CnnOptions, Tag("cnn")]
     | Annotated[ApplicationOptions, Tag("application")]
-    | Annotated[PythonOptions, Tag("python")],
+    | Annotated[PythonOptions, Tag("python")]
+    | Annotated[GanOptions, Tag("gan")],
     Discriminator(
         _kind,
         custom_error_type="kind",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
-from startup_ray.job import Job, PythonOptions
+from startup_ray.job import GanOptions, Job, PythonOptions
 from startup_ray.jobfile import load_job, parse_job
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
@@ -126,6 +126,21 @@ def named_run(target: str, overrides: Sequence[str] = ()) -> Run:
     return run
 
 
+def judged_by(job: Job) -> str:
+    """Where what `evaluation.features` names lies; empty if it names nothing.
+
+    Raises:
+        UsageError: it names a job without a finished run.
+    """
+    named = job.evaluation.features
+    if not named:
+        return ""
+    if is_job_file(named):
+        return str(named_run(named).folder)
+    kind, _, path = named.rpartition("inception:")
+    return f"{'inception:' if named != path else kind}{runs.location_of(path)}"
+
+
 def job_of(run: Run, overrides: Sequence[str] = ()) -> Job:
     """The job that made a run; what its manifest's location hides as a secret is not in it."""
     place = run.folder.path(runs.JOB)
@@ -204,8 +219,10 @@ def _datasets(job: Job) -> runs.Series:
 
 
 def _runs(dataset: Dataset, job: Job) -> runs.Series:
-    code = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
-    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, code=code)
+    own = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
+    if isinstance(job.model, GanOptions):
+        own = judged_by(job)
+    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, own=own)
     return runs.run_series(job.storage, job.name, key)
 
 

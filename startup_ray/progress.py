@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -19,6 +20,19 @@ class Progress(Protocol):
     @property
     def text(self) -> str:
         """One line for people."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """So many of something are done."""
+
+    done: int
+    total: int
+    what: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.done:,} of {self.total:,} {self.what}"
 
 
 def ignore(_: Progress) -> None:

@@ -3,6 +3,7 @@
     <storage>/datasets/<name>-<key>[-<n>]/  dataset.json images/*.parquet ledger/*.parquet
     <storage>/runs/<name>-<key>-<n>/        job.yaml environment.json metrics/*.jsonl checkpoints/<step>/ LATEST
                                             model.keras last.keras classes.json exit.json
+                                            samples/<epoch>.png features.keras (GANs)
                                             evaluations/<key>/{evaluation.json, predictions/*.parquet} report.html
                                             exports/{model.keras, savedmodel/, model.onnx, classes.json}
 
@@ -34,6 +35,9 @@ CLASSES = "classes.json"
 BEST_MODEL = "model.keras"
 LAST_MODEL = "last.keras"
 EXPORTS = "exports"
+SAMPLES = "samples"
+FEATURES = "features.keras"
+"""By which a GAN's images are judged."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def dataset_key(ingest: IngestOptions) -> str:
 
 
 def run_key(
-    digest: str, image: ImageOptions, model: ModelOptions, training: TrainingOptions, seed: int, *, code: str = ""
+    digest: str, image: ImageOptions, model: ModelOptions, training: TrainingOptions, seed: int, *, own: str = ""
 ) -> str:
     """8 hex digits from what decides the weights: not scaling, evaluation or storage.
 
@@ -62,15 +66,16 @@ def run_key(
     are by default do not count, so that a new one changes no key.
 
     Args:
-        code: a digest of the source of the user's own model.
+        own: what else decides them: a digest of the source of the user's own model, or by what a GAN is judged.
     """
     parts = [digest, _plain(image), {"kind": model.kind, **_changed(model)}, _changed(training), seed]
-    return _key(*parts, *([code] if code else []))
+    return _key(*parts, *([own] if own else []))
 
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
     """8 hex digits from what is judged and how; where it is computed does not count."""
-    return _key(dataset_digest, split, options.average, list(options.gates), list(options.slices))
+    of_gans = [options.samples, options.features] if (options.samples, options.features) != (2_000, None) else []
+    return _key(dataset_digest, split, options.average, list(options.gates), list(options.slices), *of_gans)
 
 
 def location_of(manifest: str) -> str:

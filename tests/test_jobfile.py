@@ -37,8 +37,8 @@ def test_all_errors_of_a_file_are_told_at_once_with_their_lines() -> None:
         ("", "jobs/x.yaml: a job file is a mapping of sections"),
         (SMALL + "seed: 1\nseed: 2\n", "jobs/x.yaml:5: seed: this key stands twice"),
         (
-            SMALL + "model: {kind: gan}\n",
-            "jobs/x.yaml:4: model.kind: kind should be one of cnn, application, python, not 'gan'",
+            SMALL + "model: {kind: vae}\n",
+            "jobs/x.yaml:4: model.kind: kind should be one of cnn, application, python, gan, not 'vae'",
         ),
         (SMALL + "zzz: 1\n", "jobs/x.yaml:4: zzz: unknown key (known: name, seed,"),
         (SMALL + "scaling: {workers: 0}\n", "jobs/x.yaml:4: scaling.workers: input should be greater than 0, not 0"),

@@ -32,7 +32,20 @@ RINGS: dict[str, int] = {
         0,
     ),
     **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
-    **dict.fromkeys(["scored", "ranking", "calibration", "confidence", "judged", "slices", "comparison"], 0),
+    **dict.fromkeys(
+        [
+            "fidelity",
+            "neighbourhoods",
+            "scored",
+            "ranking",
+            "calibration",
+            "confidence",
+            "judged",
+            "slices",
+            "comparison",
+        ],
+        0,
+    ),
     **dict.fromkeys(
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
     ),
@@ -44,12 +57,20 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["trainers.writer", "trainers.messages", "trainers.recorder", "trainers.scaling", "trainers.tensorboard"], 1
     ),
-    **dict.fromkeys(["trainers.augment", "trainers.norm", "trainers.optimizer", "trainers.neighbours"], 1),
+    **dict.fromkeys(
+        ["trainers.augment", "trainers.norm", "trainers.optimizer", "trainers.neighbours", "trainers.seeds"], 1
+    ),
     **dict.fromkeys(["trainers.program", "trainers.objective", "trainers.contract", "trainers.validation"], 1),
     **dict.fromkeys(["trainers.applications", "trainers.warm"], 1),
+    **dict.fromkeys(["trainers.gan", "trainers.gan.recipes", "trainers.gan.nets", "trainers.gan.augment"], 1),
+    **dict.fromkeys(["trainers.gan.step", "trainers.gan.program", "trainers.gan.build", "trainers.gan.judge"], 1),
+    **dict.fromkeys(
+        ["trainers.gan.sampling", "trainers.gan.watch", "trainers.gan.evaluation", "trainers.gan.publish"], 1
+    ),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
     **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels", "trainers.pace"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data", "report.sections", "report.card"], 1),
+    **dict.fromkeys(["report.classifier", "report.gan", "report.samples", "report.wording"], 1),
     **dict.fromkeys(["report.collection", "report.pictures", "report.mistakes"], 1),
     **dict.fromkeys(["export", "export.formats", "export.compare", "export.samples", "export.quiet"], 1),
     **dict.fromkeys(["predict", "predict.files", "predict.gather", "predict.table"], 1),

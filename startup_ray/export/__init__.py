@@ -3,7 +3,8 @@
     document = export(run, out, image=job.ingest.image, formats=("savedmodel", "onnx"), samples=64)
     document["exports"][1]["max_abs_diff"]
 
-Contract of every format: float32 images [N, H, W, C] in [0, 255] in, float32 logits [N, classes] out.
+Contract of every format: float32 images [N, H, W, C] in [0, 255] in, float32 logits [N, classes] out; of a GAN's
+generator noise float32 [N, Z] in, and label int32 [N] if it is asked for a class, and such images out.
 Law: no export stays that does not say what the model says, within `compare.TOLERANCE`.
 """
 
@@ -20,13 +21,23 @@ import numpy as np
 
 from startup_ray.errors import StartupRayError, UsageError
 from startup_ray.export.compare import Difference, compare, latency_ms, tolerance
-from startup_ray.export.formats import FORMATS, Call, Format, Original, find_formats, serving
+from startup_ray.export.formats import (
+    FORMATS,
+    Call,
+    Ends,
+    Format,
+    Original,
+    classifier,
+    find_formats,
+    generator,
+    serving,
+)
 from startup_ray.export.quiet import quiet
-from startup_ray.export.samples import Samples, take_samples
+from startup_ray.export.samples import Samples, take_noise, take_samples
 from startup_ray.job import ImageOptions
-from startup_ray.runs import BEST_MODEL, CLASSES, JOB, read_classes
+from startup_ray.runs import BEST_MODEL, CLASSES, EXIT, JOB, read_classes, read_json
 from startup_ray.storage import Folder
-from startup_ray.trainers.scoring import open_model
+from startup_ray.trainers.scoring import load_model, open_model
 
 __all__ = ["FORMATS", "export", "find_formats"]
 
@@ -63,12 +74,12 @@ def export(
         rows, wrong = [], []
         for form in formats:
             call = _publish(form, original, out, Path(folder))
-            found = compare(call, seen.images, expected)
-            rows.append(_row(form, out, Path(folder), found, call, seen.images))
+            found = compare(call, seen.inputs, expected)
+            rows.append(_row(form, out, Path(folder), found, call, seen.inputs))
             if not found.relative <= limit:  # NaN is not below anything
                 out.delete(form.target)
                 wrong.append(form.name)
-    document = {"run": str(run), "samples": len(seen.images), "images": seen.told, "exports": rows}
+    document = {"run": str(run), "samples": len(seen), "images": seen.told, "exports": rows}
     if wrong:
         raise _differs(wrong, rows, out, document, limit)
     return document
@@ -78,13 +89,27 @@ def _open(run: Folder, image: ImageOptions, samples: int) -> tuple[Original, Sam
     """The model, the images to compare on, and its logits of them."""
     if samples < 1:
         raise UsageError("at least one image is needed to compare on", where=f"samples: {samples}")
+    model, ends, seen = _generator(run, samples) if _is_gan(run) else _classifier(run, image, samples)
+    expected = serving(model, ends)(*seen.inputs)[ends.output].numpy()
+    if not np.isfinite(expected).all():
+        raise UsageError(f"the model's {ends.output} are no numbers: nothing to compare", where=run.path(BEST_MODEL))
+    return Original(run=run, model=model, ends=ends), seen, expected
+
+
+def _is_gan(run: Folder) -> bool:
+    return bool(read_json(run, EXIT).get("kind") == "gan")
+
+
+def _classifier(run: Folder, image: ImageOptions, samples: int) -> tuple[Any, Ends, Samples]:
     shape = (*image.size, image.channels)
     model = open_model(run, shape, len(read_classes(run)))
-    seen = take_samples(run, shape, samples)
-    logits = serving(model, shape)(seen.images)["logits"].numpy()
-    if not np.isfinite(logits).all():
-        raise UsageError("the model's logits are no numbers: nothing can be compared", where=run.path(BEST_MODEL))
-    return Original(run=run, model=model, shape=shape), seen, logits
+    return model, classifier(shape), take_samples(run, shape, samples)
+
+
+def _generator(run: Folder, samples: int) -> tuple[Any, Ends, Samples]:
+    model = load_model(run, BEST_MODEL)
+    size, classes = int(model.inputs[0].shape[-1]), len(read_classes(run)) if len(model.inputs) > 1 else 0
+    return model, generator(size, has_classes=bool(classes)), take_noise(size, classes, samples)
 
 
 def _publish(form: Format, original: Original, out: Folder, folder: Path) -> Call:
@@ -103,7 +128,7 @@ def _publish(form: Format, original: Original, out: Folder, folder: Path) -> Cal
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(out.read(f"{form.target}{name}"))
     with _told(form, original, out):
-        return form.load(back, original.shape)
+        return form.load(back, original.ends)
 
 
 def _files(made: Path) -> list[str]:
@@ -128,7 +153,9 @@ def _told(form: Format, original: Original, out: Folder) -> Iterator[None]:
         raise UsageError(f"this model cannot be written as {form.name}: {lines[0][:300]}", where=place) from error
 
 
-def _row(form: Format, out: Folder, folder: Path, found: Difference, call: Call, images: Any) -> dict[str, Any]:
+def _row(
+    form: Format, out: Folder, folder: Path, found: Difference, call: Call, inputs: Sequence[np.ndarray]
+) -> dict[str, Any]:
     back = folder / "back" / form.target
     return {
         "format": form.name,
@@ -136,7 +163,7 @@ def _row(form: Format, out: Folder, folder: Path, found: Difference, call: Call,
         "bytes": sum(Path(f"{back}{name}").stat().st_size for name in _files(back)),
         "max_abs_diff": found.absolute if isfinite(found.absolute) else None,
         "same_classes": found.same_classes,
-        "latency_ms": {str(size): latency_ms(call, images, size) for size in BATCHES},
+        "latency_ms": {str(size): latency_ms(call, inputs, size) for size in BATCHES},
     }
 
 
@@ -146,7 +173,7 @@ def _differs(
     by = {row["format"]: row["max_abs_diff"] for row in rows}
     told = ", ".join(f"{name} by {by[name]:.2g}" if by[name] else f"{name}, not a number" for name in wrong)
     return StartupRayError(
-        f"exports differ from the model by more than {limit:g} of its largest logit, and were deleted again: {told}",
+        f"exports differ from the model by more than {limit:g} of its largest number, and were deleted again: {told}",
         where=str(out),
         hint="leave them out of --to; please report it",
         result=document,

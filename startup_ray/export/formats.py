@@ -1,8 +1,8 @@
 """The formats: how each is written, what it needs, and how it is loaded again.
 
 form = FORMATS["onnx"]
-form.write(Original(run, model, (28, 28, 1)), path)
-logits_of = form.load(path, (28, 28, 1))     # float32 [N, 28, 28, 1] in [0, 255] -> float32 [N, classes]
+form.write(Original(run, model, classifier((28, 28, 1))), path)
+logits_of = form.load(path, classifier((28, 28, 1)))    # float32 [N, 28, 28, 1] in [0, 255] -> float32 [N, classes]
 """
 
 from __future__ import annotations
@@ -21,9 +21,28 @@ from startup_ray.errors import UsageError
 from startup_ray.runs import BEST_MODEL
 from startup_ray.storage import Folder
 
-Shape = tuple[int, int, int]
-Call = Callable[[np.ndarray], np.ndarray]
-"""float32 [N, H, W, C] in [0, 255] -> float32 logits [N, classes]."""
+Call = Callable[..., np.ndarray]
+"""Arrays in the order of `Ends.inputs` -> the output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """What goes into a model and comes out of it, under the same names in every format."""
+
+    inputs: dict[str, tuple[str, tuple[int, ...]]]
+    """Dtype, and shape of one row."""
+    output: str
+
+
+def classifier(shape: tuple[int, int, int]) -> Ends:
+    """Images float32 [N, H, W, C] in [0, 255] -> logits float32 [N, classes]."""
+    return Ends(inputs={"images": ("float32", shape)}, output="logits")
+
+
+def generator(noise: int, *, has_classes: bool) -> Ends:
+    """Noise float32 [N, Z], and label int32 [N] if it has classes -> images float32 [N, H, W, C] in [0, 255]."""
+    inputs: dict[str, tuple[str, tuple[int, ...]]] = {"noise": ("float32", (noise,))}
+    return Ends(inputs=inputs | ({"label": ("int32", ())} if has_classes else {}), output="images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +52,7 @@ class Original:
     run: Folder
     model: Any
     """As Keras has loaded it."""
-    shape: Shape
+    ends: Ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +63,7 @@ class Format:
     needs: tuple[str, ...]
     """Packages beside TensorFlow and Keras."""
     write: Callable[[Original, Path], None]
-    load: Callable[[Path, Shape], Call]
+    load: Callable[[Path, Ends], Call]
 
 
 def find_formats(names: Sequence[str], *, find: Callable[[str], Any] = find_spec) -> tuple[Format, ...]:
@@ -69,26 +88,27 @@ def find_formats(names: Sequence[str], *, find: Callable[[str], Any] = find_spec
     return tuple(FORMATS[name] for name in found)
 
 
-def serving(model: Any, shape: Shape) -> Any:
-    """`tf.function`: `images` float32 [N, H, W, C] -> {"logits": float32 [N, classes]}."""
+def serving(model: Any, ends: Ends) -> Any:
+    """`tf.function` of `ends.inputs` in their order -> {output: float32}."""
     import tensorflow as tf
 
-    def logits_of(images: Any) -> dict[str, Any]:
-        return {"logits": tf.cast(model(images, training=False), tf.float32)}
+    def answer(*inputs: Any) -> dict[str, Any]:
+        found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        return {ends.output: tf.cast(found, tf.float32)}
 
-    signature = [tf.TensorSpec([None, *shape], tf.float32, name="images")]
-    return tf.function(logits_of, input_signature=signature, autograph=False)
+    signature = [tf.TensorSpec([None, *shape], dtype, name=name) for name, (dtype, shape) in ends.inputs.items()]
+    return tf.function(answer, input_signature=signature, autograph=False)
 
 
 def _write_keras(original: Original, path: Path) -> None:
     path.write_bytes(original.run.read(BEST_MODEL))
 
 
-def _load_keras(path: Path, shape: Shape) -> Call:
+def _load_keras(path: Path, ends: Ends) -> Call:
     import keras
 
-    function = serving(keras.saving.load_model(path, compile=False, safe_mode=True), shape)
-    return lambda images: np.asarray(function(images)["logits"])
+    function = serving(keras.saving.load_model(path, compile=False, safe_mode=True), ends)
+    return lambda *inputs: np.asarray(function(*inputs)[ends.output])
 
 
 def _write_savedmodel(original: Original, path: Path) -> None:
@@ -97,19 +117,20 @@ def _write_savedmodel(original: Original, path: Path) -> None:
 
     module = tf.Module()
     module.weights = [variable.value for variable in original.model.variables]
-    module.serve = serving(original.model, original.shape)
+    module.serve = serving(original.model, original.ends)
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
     shutil.rmtree(path / "assets", ignore_errors=True)  # made empty; an object store has no empty folders
 
 
-def _load_savedmodel(path: Path, shape: Shape) -> Call:  # noqa: ARG001 - it knows its own
+def _load_savedmodel(path: Path, ends: Ends) -> Call:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
     function = loaded.signatures["serving_default"]
 
-    def call(images: np.ndarray, _: Any = loaded) -> np.ndarray:  # weights live as long as what was loaded
-        return np.asarray(function(images=tf.constant(images))["logits"])
+    def call(*inputs: np.ndarray, _: Any = loaded) -> np.ndarray:  # weights live as long as what was loaded
+        named = {name: tf.constant(values) for name, values in zip(ends.inputs, inputs, strict=True)}
+        return np.asarray(function(**named)[ends.output])
 
     return call
 
@@ -118,21 +139,21 @@ def _write_onnx(original: Original, path: Path) -> None:
     """By tf2onnx's `from_function`: its `from_keras` fails, and Keras' own export gives the ends no names."""
     import tf2onnx
 
-    function = serving(_as_float32(original.model), original.shape)
+    function = serving(_as_float32(original.model), original.ends)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature)
     path.write_bytes(proto.SerializeToString())
 
 
-def _load_onnx(path: Path, shape: Shape) -> Call:  # noqa: ARG001 - it knows its own
+def _load_onnx(path: Path, ends: Ends) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def call(images: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run(["logits"], {"images": images})[0]
-        return logits
+    def call(*inputs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = session.run([ends.output], dict(zip(ends.inputs, inputs, strict=True)))[0]
+        return found
 
     return call
 

@@ -17,6 +17,7 @@ from startup_ray.errors import StartupRayError, UsageError
 from startup_ray.report.card import card
 from startup_ray.report.data import read_views
 from startup_ray.report.render import render
+from startup_ray.report.samples import MAX_GRIDS
 from startup_ray.storage import Folder, open_folder
 
 MAX_MISTAKES = 24
@@ -38,8 +39,9 @@ def write_report(runs: Sequence[Folder], path: str) -> str:
         raise UsageError("no run to report on", hint="name a job file or the folder of a run")
     if path.endswith("/"):
         raise UsageError("the report needs a file name", where=path, hint=f"for example {path}report.html")
-    thumbnails = max(4, MAX_MISTAKES // len(runs))  # so that a comparison stays small as well
-    views = read_views(runs, max_mistakes=thumbnails)
+    # So that a comparison stays small as well.
+    thumbnails, grids = max(4, MAX_MISTAKES // len(runs)), max(2, MAX_GRIDS // len(runs))
+    views = read_views(runs, max_mistakes=thumbnails, max_grids=grids)
     page = render(views, [_paired(runs[0], run) for run in runs[1:]])
     target = open_folder(path)
     if len(views) == 1 and views[0].train:

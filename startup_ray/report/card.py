@@ -10,7 +10,8 @@ from typing import Any
 
 import startup_ray
 from startup_ray.report.data import View
-from startup_ray.report.render import number, percent, span, wording
+from startup_ray.report.gan import judge, metric_rows, nearest
+from startup_ray.report.wording import number, percent, span, wording
 
 TO_FILL = "_To be written by whoever publishes it._"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
@@ -69,6 +70,8 @@ def _data(view: View) -> str:
 
 def _evaluation(view: View) -> str:
     evaluation = view.evaluation
+    if view.is_gan and evaluation:
+        return _evaluation_of_samples(evaluation)
     if not evaluation.get("rows", {}).get("scored"):
         return "## Evaluation\n\nNot evaluated."
     ends = evaluation["intervals"]
@@ -77,14 +80,33 @@ def _evaluation(view: View) -> str:
         for name, value in evaluation["metrics"].items()
         if value is not None
     ]
-    gates = [f"- {plain(gate['gate'])}: {'met' if gate['passed'] else 'NOT MET'}" for gate in evaluation["gates"]]
     head = f"On {evaluation['rows']['scored']:,} images of the {evaluation['split']} split."
     table = ["| metric | value | 95% interval |", "|---|---|---|", *lines]
-    return "\n".join(["## Evaluation", "", head, "", *table, *(["", "Gates:", "", *gates] if gates else [])])
+    return "\n".join(["## Evaluation", "", head, "", *table, *_gates(evaluation)])
+
+
+def _evaluation_of_samples(evaluation: dict[str, Any]) -> str:
+    """Beside each metric what as many samples have as there are test images, and what these have."""
+    rows = evaluation["floor"]["rows"]
+    parts = {"generated": f"of {rows:,} samples", "real": f"of {rows:,} test images"} if rows else {}
+    lines = [
+        [plain(wording(row["name"])), row["value"], *(row[part] for part in parts), row["meaning"]]
+        for row in metric_rows(evaluation)
+    ]
+    head = ["metric", "value", *parts.values(), "meaning"]
+    table = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+    return "\n".join(["## Evaluation", "", plain(judge(evaluation)), "", *table, *_gates(evaluation)])
+
+
+def _gates(evaluation: dict[str, Any]) -> list[str]:
+    gates = [f"- {plain(gate['gate'])}: {'met' if gate['passed'] else 'NOT MET'}" for gate in evaluation["gates"]]
+    return ["", "Gates:", "", *gates] if gates else []
 
 
 def _limits(view: View) -> str:
-    """The weakest classes and slices that the evaluation has found."""
+    """The weakest classes and slices that the evaluation has found, or the rarest classes and copies among samples."""
+    if view.is_gan and view.evaluation:
+        return _limits_of_samples(view.evaluation)
     if not view.evaluation.get("rows", {}).get("scored"):
         return TO_FILL
     worst = sorted((row for row in view.evaluation["per_class"] if row["support"]), key=lambda row: row["f1"])[:3]
@@ -95,6 +117,14 @@ def _limits(view: View) -> str:
             ends = span((row["low"], row["high"]))
             lines.append(f"- {column} {plain(row['value'])}: accuracy {percent(row['accuracy'])} ({ends})")
     return "\n".join(["Where it was weakest:", "", *lines, "", TO_FILL])
+
+
+def _limits_of_samples(evaluation: dict[str, Any]) -> str:
+    rarest = sorted(evaluation["modes"], key=lambda row: row["share"])[:3]
+    lines = [f"- class {plain(row['class'])}: {percent(row['share'])} of the samples" for row in rarest]
+    copies = nearest(evaluation["metrics"])
+    lines += [f"- copies: {plain(copies)}"] if copies else []
+    return "\n".join(["Where it was weakest:", "", *lines, "", TO_FILL]) if lines else TO_FILL
 
 
 def _table(rows: dict[str, Any]) -> str:

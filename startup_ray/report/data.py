@@ -26,6 +26,7 @@ from startup_ray.report.collection import (
     left_out,
 )
 from startup_ray.report.mistakes import Mistakes, read_mistakes
+from startup_ray.report.samples import MAX_GRIDS, Samples, read_samples
 from startup_ray.storage import Folder
 
 _URL = re.compile(r"https?://[^\s'\"<>]+")
@@ -56,20 +57,32 @@ class View:
     hosts: list[HostFailures] = field(default_factory=list)
     labels: list[LabelRows] = field(default_factory=list)
     mistakes: Mistakes = field(default_factory=Mistakes)
+    samples: Samples = field(default_factory=Samples)
+
+    @property
+    def is_gan(self) -> bool:
+        """Known before it has finished."""
+        model = self.job.get("model")
+        return "gan" in (self.train.get("kind"), model.get("kind") if isinstance(model, dict) else None)
 
 
-def read_views(folders: Sequence[Folder], *, max_mistakes: int) -> list[View]:
+def read_views(folders: Sequence[Folder], *, max_mistakes: int, max_grids: int = MAX_GRIDS) -> list[View]:
     """Read runs and their datasets.
+
+    Args:
+        folders: of the runs.
+        max_mistakes: of a classifier, that are shown as its surest.
+        max_grids: of a GAN, of those made while training.
 
     Raises:
         UsageError: no run lies here.
         StorageError: storage cannot be read.
     """
     of_datasets: dict[str, dict[str, Any]] = {}  # by digest, for runs often share theirs
-    return [_read_view(run, max_mistakes, of_datasets) for run in folders]
+    return [_read_view(run, max_mistakes, max_grids, of_datasets) for run in folders]
 
 
-def _read_view(run: Folder, max_mistakes: int, of_datasets: dict[str, dict[str, Any]]) -> View:
+def _read_view(run: Folder, max_mistakes: int, max_grids: int, of_datasets: dict[str, dict[str, Any]]) -> View:
     try:
         job_text = without_secrets(run.read(runs.JOB).decode("utf-8", "replace"))
     except FileNotFoundError:
@@ -91,6 +104,8 @@ def _read_view(run: Folder, max_mistakes: int, of_datasets: dict[str, dict[str, 
         job_text=job_text,
         asked=_asked(job_text),
     )
+    if view.is_gan:
+        view, predictions = replace(view, samples=read_samples(run, judged, most=max_grids)), None
     if dataset is None:
         return view
     if dataset.digest not in of_datasets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -31,6 +32,17 @@ _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "ytick.color": _INK,
     "grid.color": _RULE,
 }
+MAX_MARKERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Curves with what is written about them."""
+
+    title: str
+    series: Mapping[str, str]
+    """As in `curves`."""
+    note: str = ""
 
 
 def curves(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, title: str, key: str) -> str:
@@ -50,7 +62,9 @@ def curves(history: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, t
         axes = figure.add_subplot()
         for colour, (label, points) in zip(_SERIES, lines.items(), strict=False):
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.8, marker=_marker(points))
+                axes.plot(
+                    *zip(*points, strict=True), color=colour, label=label, linewidth=1.8, **_marks(points, history)
+                )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.grid(axis="y", linewidth=0.6)
@@ -88,8 +102,10 @@ def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, 
     return [(record["epoch"], record[name]) for record in history if record.get(name) is not None]
 
 
-def _marker(points: Sequence[Any]) -> str | None:
-    return "o" if len(points) == 1 else None  # one point makes no line
+def _marks(points: Sequence[Any], history: Sequence[Any]) -> dict[str, Any]:
+    """One point makes no line, and where epochs were left out, a line alone hides that."""
+    is_sparse = len(points) < len(history) and len(points) <= MAX_MARKERS
+    return {"marker": "o", "markersize": 4} if len(points) == 1 or is_sparse else {}
 
 
 def _written(figure: Figure, title: str, key: str) -> str:

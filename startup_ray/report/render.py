@@ -9,12 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import startup_ray
 from startup_ray.report.data import View, flat
+from startup_ray.report.gan import differ
 from startup_ray.report.sections import shown
+from startup_ray.report.wording import count, distance, number, percent, points, span, wording
 
 MAX_DIFFERENCES = 6
 COMPARED = ("accuracy", "f1", "balanced_accuracy")
 """Metrics whose differences stand in a comparison."""
-_WORDS = {"f1": "F1", "mcc": "MCC", "ece": "ECE", "roc_auc": "ROC-AUC", "log_loss": "log-loss", "brier": "Brier score"}
 
 
 def environment() -> Environment:
@@ -30,6 +31,7 @@ def environment() -> Environment:
         "percent": percent,
         "number": number,
         "count": count,
+        "distance": distance,
         "span": span,
         "points": points,
         "wording": wording,
@@ -50,7 +52,12 @@ def render(views: Sequence[View], pairs: Sequence[dict[str, Any]] = ()) -> str:
         environment()
         .get_template("report.html.jinja")
         .render(
-            runs=runs, differences=differences(views), pairs=pairs, compared=COMPARED, version=startup_ray.__version__
+            runs=runs,
+            differences=differences(views),
+            incomparable=differ(views),
+            pairs=pairs,
+            compared=COMPARED,
+            version=startup_ray.__version__,
         )
     )
 
@@ -65,7 +72,7 @@ def verdict(view: View) -> tuple[str, str]:
     gates = view.evaluation.get("gates", [])
     if not view.evaluation:
         return ("not evaluated", "open") if view.train else ("not finished", "open")
-    if view.evaluation["metrics"]["accuracy"] is None:
+    if not view.is_gan and view.evaluation["metrics"]["accuracy"] is None:
         return "no labelled rows", "open"
     if not gates:
         return "no gates set", "open"
@@ -94,37 +101,3 @@ def _tell_datasets_once(views: Sequence[View], runs: Sequence[dict[str, Any]]) -
         for section in run["sections"]:
             if section["name"] == "data" and name != view.name:
                 section["shows"]["same_as"] = name
-
-
-def percent(value: float | None) -> str:
-    """0.9833 -> 98.3%; never 100% for less than all."""
-    if value is None:
-        return "–"
-    text = f"{100 * value:.1f}"
-    return "99.9%" if text == "100.0" and value < 1 else f"{text}%"
-
-
-def wording(metric: str) -> str:
-    """f1_macro -> F1 macro."""
-    words = [_WORDS.get(word, word) for word in _WORDS.get(metric, metric).split("_")]
-    return " ".join(words)
-
-
-def points(value: float) -> str:
-    """A difference of shares: 0.0083 -> +0.8."""
-    return f"{100 * value:+.1f}"
-
-
-def number(value: float | None) -> str:
-    """Four digits, or a dash."""
-    return "–" if value is None else f"{value:.4f}"
-
-
-def count(value: float | None) -> str:
-    """12345.6 -> 12,346."""
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def span(ends: Sequence[float] | None) -> str:
-    """An interval in percent."""
-    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""

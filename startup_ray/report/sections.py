@@ -7,23 +7,15 @@ In its template `s` is what the function returns, `view` the run, and `run.key` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from startup_ray.metrics import AVERAGED
+from startup_ray.report import classifier, gan
 from startup_ray.report.data import View
-from startup_ray.report.plots import curves, reliability
-
-MAX_MATRIX = 20
-"""Classes up to which a confusion matrix is shown whole; above, only its largest wrong cells."""
-MAX_CONFUSIONS = 12
-MAX_CLASSES = 100
-"""Classes up to which the table shows all; above, the worst."""
-MAX_SLICES = 10
-"""Of each column."""
+from startup_ray.report.plots import curves
 
 Values = dict[str, Any]
 
@@ -44,6 +36,8 @@ class Section:
 
 
 def verdict(view: View, key: str) -> Values:  # noqa: ARG001
+    if view.is_gan:
+        return gan.verdict(view)
     rows = view.evaluation.get("rows", {})
     return {"left_over": {name: n for name, n in rows.items() if name not in ("total", "scored") and n}}
 
@@ -57,68 +51,18 @@ def data(view: View, key: str) -> Values:  # noqa: ARG001
 
 
 def training(view: View, key: str) -> Values | None:
-    accuracy = {"train accuracy": "train/accuracy", "val accuracy": "val/accuracy", "val F1": "val/f1"}
-    loss = _drawn(view, {"train": "train/loss", "validation": "val/loss"}, "Loss by epoch", f"{key}l")
-    quality = _drawn(view, accuracy, "Accuracy and F1 by epoch", f"{key}q")
-    if not loss and not quality:
+    plots = _plots(view, key)
+    if not plots:
         return None
     step = view.train.get("step_s") or {}
     total = step.get("total") or 0
     parts = {"compute": "computing", "all_reduce": "all-reduce", "input": "waiting for images"}
     return {
-        "loss": loss,
-        "quality": quality,
+        "plots": plots,
         "seconds": sum(record.get("seconds") or 0 for record in view.history),
         "step_ms": 1000 * total,
         "shares": [{"name": text, "share": step[name] / total} for name, text in parts.items()] if total else [],
     }
-
-
-def metrics(view: View, key: str) -> Values | None:
-    evaluation = view.evaluation
-    if not _is_scored(view):
-        return None
-    ends, bounds = evaluation["intervals"], evaluation.get("bounds", {})
-    top = {f"top_{k}_accuracy" for k in (3, 5) if len(evaluation["classes"]) <= k}  # always all
-    shown = [name for name in evaluation["metrics"] if name not in AVERAGED and name not in top]
-    rows = [
-        {
-            "name": name,
-            "value": evaluation["metrics"][name],
-            "ends": ends.get(name),
-            "bounds": (bounds[name][1] - bounds[name][0]) / 2 if name in bounds else 0,
-        }
-        for name in shown
-    ]
-    table = evaluation.get("calibration", [])
-    drawn = reliability(table, title="Accuracy by confidence", key=f"{key}c") if table else ""
-    return {"metrics": rows, "reliability": Markup(drawn)}  # noqa: S704 - all in it are numbers and texts of ours
-
-
-def classes(view: View, key: str) -> Values | None:
-    if not _is_scored(view):
-        return None
-    evaluation = view.evaluation
-    anchors = {(cell[0].label, cell[0].predicted): _anchor(key, i) for i, cell in enumerate(view.mistakes.of_cells)}
-    return {
-        "matrix": matrix(evaluation, anchors) if len(evaluation["classes"]) <= MAX_MATRIX else [],
-        "confusions": confusions(evaluation),
-        "classes": per_class(evaluation),
-    }
-
-
-def slices(view: View, key: str) -> Values | None:  # noqa: ARG001
-    """Columns that part the rows at all."""
-    found = view.evaluation.get("slices", {})
-    told = {column: rows[:MAX_SLICES] for column, rows in found.items() if len(rows) > 1}
-    return {"slices": told} if told else None
-
-
-def mistakes(view: View, key: str) -> Values | None:
-    if not _is_scored(view) or view.dataset is None:
-        return None
-    cells = [{"anchor": _anchor(key, i), "mistakes": cell} for i, cell in enumerate(view.mistakes.of_cells)]
-    return {"cells": cells}
 
 
 def reproduce(view: View, key: str) -> Values:  # noqa: ARG001
@@ -130,59 +74,25 @@ SECTIONS = (
     Section("asked", "What was asked", asked),
     Section("data", "Data", data, is_long=True),
     Section("training", "Training", training),
-    Section("metrics", "Metrics", metrics),
-    Section("classes", "Classes", classes),
-    Section("slices", "Slices", slices),
-    Section("mistakes", "Wrong predictions", mistakes, is_long=True),
+    Section("metrics", "Metrics", classifier.metrics),
+    Section("classes", "Classes", classifier.classes),
+    Section("slices", "Slices", classifier.slices),
+    Section("mistakes", "Wrong predictions", classifier.mistakes, is_long=True),
+    Section("samples", "Samples", gan.samples, is_long=True),
     Section("reproduce", "How to reproduce", reproduce, is_long=True),
 )
 
 
-def matrix(evaluation: Mapping[str, Any], anchors: Mapping[tuple[str, str], str]) -> list[list[Values]]:
-    """Cells of the confusion matrix by row: count, share of the row in [0, 1], whether it is a hit, and an anchor."""
-    names = evaluation["classes"]
-    return [
-        [
-            {
-                "count": value,
-                "share": value / sum(row) if sum(row) else 0.0,
-                "hit": i == j,
-                "anchor": anchors.get((names[i], names[j]), ""),
-            }
-            for j, value in enumerate(row)
-        ]
-        for i, row in enumerate(evaluation["confusion"])
-    ]
-
-
-def per_class(evaluation: Mapping[str, Any]) -> list[Values]:
-    """Rows of the table of classes: all in their order, or the worst by F1 where they are too many."""
-    rows: list[Values] = evaluation["per_class"]
-    return rows if len(rows) <= MAX_CLASSES else sorted(rows, key=lambda row: row["f1"])[:MAX_CLASSES]
-
-
-def confusions(evaluation: Mapping[str, Any]) -> list[Values]:
-    """The largest wrong cells: true class, predicted class, rows, and their share of the true class."""
-    names, cells = evaluation["classes"], evaluation["confusion"]
-    found = [
-        {"label": names[i], "predicted": names[j], "rows": value, "share": value / sum(row)}
-        for i, row in enumerate(cells)
-        for j, value in enumerate(row)
-        if i != j and value
-    ]
-    return sorted(found, key=lambda cell: -cell["rows"])[:MAX_CONFUSIONS]
-
-
-def _is_scored(view: View) -> bool:
-    return bool(view.evaluation.get("rows", {}).get("scored"))
-
-
-def _anchor(key: str, number: int) -> str:
-    return f"{key}-confusion-{number}"
-
-
-def _drawn(view: View, series: Mapping[str, str], title: str, key: str) -> Markup:
-    return Markup(curves(view.history, series, title=title, key=key))  # noqa: S704 - labels and titles are ours
+def _plots(view: View, key: str) -> list[Values]:
+    """Drawings of training, those that there is anything to draw for."""
+    plots = gan.plots(view) if view.is_gan else classifier.PLOTS
+    found = []
+    for i, plot in enumerate(plots):
+        drawn = curves(view.history, plot.series, title=f"{plot.title} by epoch", key=f"{key}t{i}")
+        if drawn:
+            # Labels and titles are ours.
+            found.append({"title": plot.title, "note": plot.note, "drawn": Markup(drawn)})  # noqa: S704
+    return found
 
 
 def shown(view: View, key: str, sections: Sequence[Section] = SECTIONS) -> list[Values]:

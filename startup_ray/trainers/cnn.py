@@ -23,6 +23,7 @@ from startup_ray.trainers import augment
 from startup_ray.trainers.feed import places_of
 from startup_ray.trainers.norm import batch_norms
 from startup_ray.trainers.objective import Objective
+from startup_ray.trainers.seeds import seed_of
 from startup_ray.trainers.sync import Sync
 
 LOSS_SCALE = 2**20
@@ -213,7 +214,7 @@ class Classifier:
     def _augmented(self, images: Any, step: Any) -> Any:
         if not augment.is_active(self.augment):
             return images
-        draws = augment.draws(_seed(self.seed, step, AUGMENTATION), self.global_batch)
+        draws = augment.draws(seed_of(self.seed, step, AUGMENTATION), self.global_batch)
         places = places_of(self.global_batch, self.sync.rank, self.sync.world, self.accumulate)
         return augment.augment(images, tf.gather(draws, places), self.augment)
 
@@ -222,18 +223,10 @@ class Classifier:
         weights = {id(weight) for weight in self.model.weights}
         states = [variable for variable in self.model.variables if id(variable) not in weights]
         for index, state in enumerate(states):
-            state.assign(tf.cast(_seed(self.seed, step, DROPOUT, self.sync.rank, index, part), state.dtype))
+            state.assign(tf.cast(seed_of(self.seed, step, DROPOUT, self.sync.rank, index, part), state.dtype))
 
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]
-
-
-def _seed(seed: int, *path: Any) -> Any:
-    """int64 [2], another for each path of integers or int64 scalars."""
-    key = tf.constant([seed, 0], tf.int64)
-    for part in path:
-        key = tf.random.experimental.stateless_fold_in(key, tf.cast(part, tf.int64))
-    return key
 
 
 def _predicted(logits: Any) -> Any:

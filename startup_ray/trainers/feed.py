@@ -32,6 +32,7 @@ class Feed:
     world: int
     parts: int = 1
     """Of a step, one after the other; they divide the global batch."""
+    takes_unlabelled: bool = False
 
     @property
     def rows(self) -> int:
@@ -40,21 +41,25 @@ class Feed:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole global batches of labelled rows; the tail of the permutation is dropped."""
-        return int((self.labels >= 0).sum()) // self.global_batch
+        """Whole global batches; the tail of the permutation is dropped."""
+        return len(self._taken()) // self.global_batch
 
     def batches(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, np.ndarray, np.ndarray]]:
         """Each chunk with its images uint8 [count, rows, H, W, C] and labels int32 [count, rows]."""
-        labelled = np.flatnonzero(self.labels >= 0)
+        taken = self._taken()
         mine = places_of(self.global_batch, self.rank, self.world, self.parts)
-        epoch, order = -1, labelled
+        epoch, order = -1, taken
         for chunk in chunks:
             if chunk.epoch != epoch:
-                epoch, order = chunk.epoch, labelled[epoch_order(self.seed, chunk.epoch, len(labelled))]
+                epoch, order = chunk.epoch, taken[epoch_order(self.seed, chunk.epoch, len(taken))]
             first = chunk.first - chunk.epoch * self.steps_per_epoch
             wanted = order[first * self.global_batch : (first + chunk.count) * self.global_batch]
             places = wanted.reshape(chunk.count, self.global_batch)[:, mine]
             yield chunk, self.images[places], self.labels[places]
+
+    def _taken(self) -> np.ndarray:
+        """Places of the rows that are trained on."""
+        return np.arange(len(self.labels)) if self.takes_unlabelled else np.flatnonzero(self.labels >= 0)
 
 
 def share(rows: int, rank: int, world: int) -> tuple[int, int]:

@@ -29,15 +29,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError
-from startup_ray.job import ScalingOptions
+from startup_ray.job import GanOptions, ScalingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
 from startup_ray.remote import run_task
-from startup_ray.runs import BEST_MODEL, EXIT, put_json
+from startup_ray.runs import BEST_MODEL, EXIT, FEATURES, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
 from startup_ray.trainers.failures import Watch, explain, limits, reason_in
+from startup_ray.trainers.gan.judge import make_judge
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.preflight import WAIT_S, await_room, per_worker
 from startup_ray.trainers.program import Spec
@@ -96,6 +97,8 @@ def train(
             first_step_s.append(round(time.monotonic() - began, 1))
         on_progress(item)
 
+    if isinstance(spec.model, GanOptions):
+        _bring_judge(task)
     try:
         with _listening(watch) as emit:
             outcome = _fit(task, emit)
@@ -115,6 +118,18 @@ def train(
     fence.check()
     put_json(folder, EXIT, document)
     return document
+
+
+def _bring_judge(task: Task) -> None:
+    """Have what judges a GAN's images in the run's folder, before the first of them."""
+    if task.folder.exists(FEATURES):
+        return
+    log.info("train: %s", f"taking features from {task.spec.features}" if task.spec.features else "training the judge")
+    env = worker_environment(task.scaling.threads_per_worker)
+    judge = run_task(make_judge, task.dataset, task.spec.features, stage="bring the judge", env=env)
+    task.fence.check()
+    if judge:
+        task.folder.put_whole(FEATURES, judge)
 
 
 def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -63,6 +63,15 @@ class DecodeProgress:
     def text(self) -> str:
         """One line for people."""
         return f"decoding {self.done:,} of {self.total:,} images of the {self.split} split"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a look at the model after an epoch found."""
+
+    scores: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """To be written into the run's folder; rank 0's alone count."""
 
 
 Emit = Callable[[TrainProgress | DecodeProgress | Note], None]

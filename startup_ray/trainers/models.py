@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from startup_ray.errors import UsageError, first_line
-from startup_ray.job import ApplicationOptions, CnnOptions, ModelOptions
+from startup_ray.job import ApplicationOptions, CnnOptions, ModelOptions, PythonOptions
 from startup_ray.usercode import WHERE, Code
 
 KERNEL = 3
@@ -60,6 +60,7 @@ def build_network(
         from startup_ray.trainers.applications import build_application
 
         return build_application(image_shape, num_classes, options)
+    assert isinstance(options, PythonOptions)
     assert code is not None
     return _build_own(image_shape, num_classes, options.args, code)
 

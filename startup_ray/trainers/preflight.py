@@ -18,11 +18,12 @@ import ray
 
 from startup_ray.dataset import Dataset, read_split
 from startup_ray.errors import ClusterError, UsageError
-from startup_ray.job import CnnOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
+from startup_ray.job import CnnOptions, GanOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
 from startup_ray.remote import run_task
 from startup_ray.runs import location_of
 from startup_ray.section import Section
 from startup_ray.trainers.backend import worker_environment
+from startup_ray.trainers.gan.build import require_trainable
 from startup_ray.trainers.models import feature_shape
 from startup_ray.trainers.program import Spec, class_weights, examine, needs_examination
 from startup_ray.trainers.windows import choose_feed
@@ -45,11 +46,13 @@ def preflight(
     training: TrainingOptions,
     scaling: ScalingOptions,
     seed: int,
+    features: str = "",
     is_begun: bool = False,
 ) -> Spec:
     """See that data, options and cluster fit, before anything is started or written.
 
     Args:
+        features: what a GAN's images are judged by, as `evaluation.features` names it.
         is_begun: there is a checkpoint to go on from, so that first weights are not needed any more.
 
     Returns:
@@ -60,8 +63,7 @@ def preflight(
             contract, or not: labelled rows >= global_batch >= accumulate * workers.
         ClusterError: more CPUs or GPUs asked for than the cluster has.
     """
-    rows = _require_rows(dataset, training, scaling)
-    _require_resources(scaling)
+    rows = _require_rows(dataset, model)
     spec = Spec(
         image_shape=dataset.image_shape,
         classes=dataset.classes,
@@ -71,12 +73,20 @@ def preflight(
         seed=seed,
         code=locate(model.build) if isinstance(model, PythonOptions) else None,
         workers=scaling.max_workers,
+        features=features,
     )
+    if isinstance(model, GanOptions):
+        require_trainable(spec)
+    _require_batch(dataset, sum(rows), training, scaling)
+    _require_resources(scaling)
     class_weights(training.class_weights, dataset.classes, rows)
     choice = choose_feed(dataset, training.cache_limit, training.feed)
     log.log(logging.INFO if choice.feed == "stream" else logging.DEBUG, "train: %s", choice.reason)
     if isinstance(model, CnnOptions):
         feature_shape(dataset.image_shape, model)
+    if isinstance(model, GanOptions) and choice.feed == "stream":
+        hint = "set training.feed: memory, or a larger training.cache_limit"
+        raise UsageError(f"a GAN does not train from a stream; {choice.reason}", where="training.feed", hint=hint)
     if needs_examination(spec):
         log.info("train: looking at the model")
         note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
@@ -115,20 +125,26 @@ def per_worker(scaling: ScalingOptions) -> dict[str, float]:
     return {"CPU": float(scaling.threads_per_worker), **gpus}
 
 
-def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingOptions) -> tuple[int, ...]:
-    """Training rows of each class."""
-    where, batch = str(dataset.folder), training.global_batch
-    if len(dataset.classes) < 2:
+def _require_rows(dataset: Dataset, model: ModelOptions) -> tuple[int, ...]:
+    """Training rows of each class; of all together for a GAN that is not asked for one."""
+    if isinstance(model, GanOptions) and not model.conditional:
+        return (dataset.splits["train"],)
+    where = str(dataset.folder)
+    if len(dataset.classes) < 2 and not isinstance(model, GanOptions):
         names = f"only the class {dataset.classes[0]!r}" if dataset.classes else "no labels"
         hint = "give the manifest's items a `label` each, of two classes at least"
         raise UsageError(f"the dataset has {names}: there is nothing to tell apart", where=where, hint=hint)
     counts = Counter(read_split(dataset, "train", ["label"])["label"].to_pylist())
-    rows = tuple(counts[name] for name in dataset.classes)
-    if sum(rows) < batch:
+    return tuple(counts[name] for name in dataset.classes)
+
+
+def _require_batch(dataset: Dataset, rows: int, training: TrainingOptions, scaling: ScalingOptions) -> None:
+    where, batch = str(dataset.folder), training.global_batch
+    if rows < batch:
         raise UsageError(
-            f"training.global_batch is {batch}, the train split has {sum(rows)} labelled rows",
+            f"training.global_batch is {batch}, the train split has {rows} rows to train on",
             where=where,
-            hint=f"set training.global_batch to {sum(rows)} or less, or ingest more images",
+            hint=f"set training.global_batch to {rows} or less, or ingest more images",
         )
     if training.early_stopping and not dataset.splits["val"]:
         raise UsageError(
@@ -141,7 +157,6 @@ def _require_rows(dataset: Dataset, training: TrainingOptions, scaling: ScalingO
             f"training.global_batch is {batch}, too few for {each}: each needs a row",
             hint=f"set training.global_batch to {workers * parts} or more, or lower scaling.workers",
         )
-    return rows
 
 
 def await_room(scaling: ScalingOptions, wait_s: float) -> None:

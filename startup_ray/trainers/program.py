@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from startup_ray.errors import UsageError
-from startup_ray.job import ModelOptions, TrainingOptions
+from startup_ray.job import GanOptions, ModelOptions, TrainingOptions
 from startup_ray.storage import open_folder
 from startup_ray.usercode import WHERE, Code
 
@@ -29,7 +29,7 @@ class Spec:
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     class_rows: tuple[int, ...]
-    """Training rows of each class."""
+    """Training rows of each class; of all together where rows without a label are trained on."""
     model: ModelOptions
     training: TrainingOptions
     seed: int
@@ -37,6 +37,18 @@ class Spec:
     """Where a user's own model comes from."""
     workers: int = 1
     """Most that train together."""
+    features: str = ""
+    """What a GAN's images are judged by, if it is not trained for that: see `gan.judge.read_judge`."""
+
+    @property
+    def monitor(self) -> str:
+        """By which metric an epoch is the best."""
+        return "val/fid" if isinstance(self.model, GanOptions) else self.training.monitor
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether rows without a label are trained on."""
+        return isinstance(self.model, GanOptions) and not self.model.conditional
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,7 +60,7 @@ class Spec:
 
 
 def make_program(spec: Spec, sync: Any, *, gpu: str = "") -> Any:
-    """A `Classifier` with the weights that the seed gives, at the first of its steps.
+    """A `Classifier`, or a `Gan`, with the weights that the seed gives, at the first of its steps.
 
     Args:
         gpu: compute capability of this worker's GPU, such as "8.0"; empty: it computes on CPUs.
@@ -56,6 +68,10 @@ def make_program(spec: Spec, sync: Any, *, gpu: str = "") -> Any:
     Raises:
         UsageError: what the job asks for cannot be built, or the model does not keep the contract.
     """
+    if isinstance(spec.model, GanOptions):
+        from startup_ray.trainers.gan.build import make_gan
+
+        return make_gan(spec, sync)
     import keras
 
     from startup_ray.trainers import contract
@@ -120,7 +136,9 @@ def begin_with(model: Any, init_from: str | None) -> str:
 
 
 def needs_examination(spec: Spec) -> bool:
-    """Whether only Keras can tell that the job can be done; a plain CNN's options are checked without it."""
+    """Whether only Keras can tell that the job can be done; options of a CNN or GAN are checked without it."""
+    if isinstance(spec.model, GanOptions):
+        return False
     training = spec.training
     asks = training.optimizer_args or training.freeze or training.init_from or training.xla is True
     return spec.model.kind != "cnn" or bool(asks)

@@ -26,13 +26,15 @@ from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, tensorboard
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.loop import Plan, Position, Speed, diverged
-from startup_ray.trainers.messages import Emit, Note, TrainProgress
+from startup_ray.trainers.messages import Emit, Findings, Note, TrainProgress
 from startup_ray.trainers.scaling import Step, advise, all_reduce_s
 from startup_ray.trainers.writer import Writer
 
-Validate = Callable[[], dict[str, float]]
+Validate = Callable[[int], Findings]
+"""The number of the epoch -> what a look at the model after it found."""
 Files = Callable[[], Mapping[str, bytes]]
 
+LOWER_IS_BETTER = ("val/loss", "val/fid")
 TELL_S = 0.5
 """Between two words of progress at least; each costs the workers CPU time."""
 
@@ -46,6 +48,7 @@ class Recorder:
         folder: Folder,
         fence: Fence,
         options: TrainingOptions,
+        monitor: str,
         classes: Sequence[str],
         plan: Plan,
         program: Any,
@@ -55,7 +58,7 @@ class Recorder:
         emit: Emit,
     ) -> None:
         self._folder, self._fence, self._writer, self._emit = folder, fence, writer, emit
-        self._options, self._plan = options, plan
+        self._options, self._monitor, self._plan = options, monitor, plan
         self._classes = json.dumps(list(classes), ensure_ascii=False).encode()
         self._program, self._validate = program, validate
         self._sync = program.sync
@@ -80,15 +83,15 @@ class Recorder:
     def on_epoch(self, position: Position) -> None:
         """Validate, then have the attempt's metrics written, and the model if it is the best so far."""
         with self._program.averaged():
-            scores = self._validate()
-        line = self._last = self._line(position, scores)
+            found = self._validate(position.epoch)
+        line = self._last = self._line(position, found.scores)
         self._lines.append(line)
         self._times.append(time.time())
-        is_best = is_better(line, self._best, self._options.monitor)
+        is_best = is_better(line, self._best, self._monitor)
         if is_best:
             self._best = line
         metrics = partial(_metrics, self._attempt, tuple(self._lines), tuple(self._times))
-        self._write(lambda: self._best_model() if is_best else {}, metrics)
+        self._write(lambda: {**found.files, **(self._best_model() if is_best else {})}, metrics)
         self._tell(position, line)
         if self._step is None and self._speed.is_warm:
             self._step = self._measure()
@@ -99,9 +102,7 @@ class Recorder:
         patience = self._options.early_stopping
         over = patience is not None and bool(self._best) and position.epoch - self._best["epoch"] >= patience
         if over and position.step < self._plan.steps:
-            self._say(
-                Note(f"no better epoch by {self._options.monitor} for {patience}: stopped after {position.epoch}")
-            )
+            self._say(Note(f"no better epoch by {self._monitor} for {patience}: stopped after {position.epoch}"))
         return over
 
     def on_save(self, position: Position) -> None:
@@ -225,7 +226,7 @@ def _metrics(attempt: int, lines: Sequence[Mapping[str, Any]], times: Sequence[f
 
 
 def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) -> bool:
-    """Whether an epoch's metrics are better than the best so far; never without a val split.
+    """Whether an epoch's metrics are better than the best so far; never where nothing was judged.
 
     Of equals the lower val/loss wins, then the earlier: on a small split many epochs count the same hits.
     """
@@ -235,7 +236,8 @@ def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) ->
 
 
 def _merit(line: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    return (0.0 if monitor == "val/loss" else line[monitor], -line["val/loss"])
+    sign = -1 if monitor in LOWER_IS_BETTER else 1
+    return sign * line[monitor], -line.get("val/loss", 0.0)
 
 
 def _next_attempt(folder: Folder) -> int:

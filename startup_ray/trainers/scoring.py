@@ -135,7 +135,7 @@ def open_model(run: Folder, image_shape: tuple[int, int, int], classes: int) -> 
     Raises:
         UsageError: there is none, or it does not take one image of this shape or give so many logits.
     """
-    _use_one_thread()
+    use_one_thread()
     model = load_model(run, BEST_MODEL)
     _require_fit(model, image_shape, classes, run.path(BEST_MODEL))
     return model
@@ -219,7 +219,7 @@ def _compiled(model: Any, image_shape: tuple[int, int, int]) -> Callable[[Any], 
     return logits_of  # type: ignore[no-any-return]
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
     """Sums over several threads differ in their last bits from those of one."""
     import tensorflow as tf
 

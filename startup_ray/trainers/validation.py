@@ -8,6 +8,7 @@ import tensorflow as tf
 from startup_ray.metrics import confusion_scores
 from startup_ray.trainers.cache import Rows
 from startup_ray.trainers.cnn import LOSS_SCALE, Classifier
+from startup_ray.trainers.messages import Findings
 
 VALIDATION_ROWS = 256
 """Rows of a validation batch. Constant, because logits differ in their last bits between batch sizes."""
@@ -24,10 +25,10 @@ class Validation:
         signature = [tf.TensorSpec([None, *image_shape], tf.uint8), tf.TensorSpec([None], tf.int32)]
         self._step = tf.function(program.eval_step, input_signature=signature, autograph=False)
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, epoch: int) -> Findings:  # noqa: ARG002 - the same after every epoch
         """`val/loss`, `val/accuracy`, `val/f1` (macro) and the model's own metrics; nothing without labelled rows."""
         if not self._labelled.size:
-            return {}
+            return Findings()
         total = np.zeros(self._classes**2 + 1 + self._program.objective.size, np.int64)
         step = VALIDATION_ROWS * self._sync.world
         for start in range(VALIDATION_ROWS * self._sync.rank, len(self._labelled), step):
@@ -41,4 +42,4 @@ class Validation:
             "f1": float(scores["f1_macro"]),
             **self._program.objective.results([int(state) / LOSS_SCALE for state in states]),
         }
-        return {f"val/{name}": value for name, value in named.items()}
+        return Findings(scores={f"val/{name}": value for name, value in named.items()})

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, StartupRayError
-from startup_ray.job import ScalingOptions
+from startup_ray.job import GanOptions, ScalingOptions
 from startup_ray.lease import Fence
+from startup_ray.runs import FEATURES
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, loop
 from startup_ray.trainers.backend import TRANSPORT
@@ -58,7 +59,7 @@ def work(
         again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
     spec, choice = task.spec, choose_feed(task.dataset, task.spec.training.cache_limit, task.spec.training.feed)
-    feed, val = _images(task, choice.feed, rank, world, emit)
+    feed, rows = _images(task, choice.feed, rank, world, emit)
     plan = _plan(spec)
     sync, gpu = _connect(task.scaling, rank, world, meet)
     try:  # from here on, errors of ours are met by all workers, but those of the feed
@@ -71,10 +72,11 @@ def work(
                 folder=task.folder,
                 fence=task.fence,
                 options=spec.training,
+                monitor=spec.monitor,
                 classes=task.dataset.classes,
                 plan=plan,
                 program=program,
-                validate=_validation(program, val, task.dataset.image_shape),
+                validate=_validation(task, program, rows, plan.epochs, emit),
                 state=state,
                 writer=writer,
                 emit=emit,
@@ -118,14 +120,15 @@ def _met_alone(batches: Iterator[T]) -> Iterator[T]:
         raise _MetAloneError(error) from error
 
 
-def _images(task: Task, kind: str, rank: int, world: int, emit: Emit) -> tuple[Feed | Stream, Rows]:
-    """The feed, and the rows of val, made ready while TensorFlow, which takes seconds, is imported."""
+def _images(task: Task, kind: str, rank: int, world: int, emit: Emit) -> tuple[Feed | Stream, dict[str, Rows]]:
+    """The feed, and the splits that are looked at, made ready while TensorFlow, which takes seconds, is imported."""
     loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
     loading.start()
     feed = _stream(task, rank, world) if kind == "stream" else _feed(task, rank, world, emit)
-    val = _rows(task, "val", emit)
+    is_gan = isinstance(task.spec.model, GanOptions)
+    rows = {split: _rows(task, split, emit) for split in (("train", "val") if is_gan else ("val",))}
     loading.join()
-    return feed, val
+    return feed, rows
 
 
 def _rows(task: Task, split: str, emit: Emit) -> Rows:
@@ -142,6 +145,7 @@ def _feed(task: Task, rank: int, world: int, emit: Emit) -> Feed:
         rank=rank,
         world=world,
         parts=task.spec.training.accumulate,
+        takes_unlabelled=task.spec.takes_unlabelled,
     )
 
 
@@ -211,10 +215,25 @@ def require_gpu() -> None:
         )
 
 
-def _validation(program: Any, val: Rows, image_shape: tuple[int, int, int]) -> Validate:
-    from startup_ray.trainers.validation import Validation
+def _validation(task: Task, program: Any, rows: dict[str, Rows], epochs: int, emit: Emit) -> Validate:
+    shape, options = task.dataset.image_shape, task.spec.model
+    if not isinstance(options, GanOptions):
+        from startup_ray.trainers.validation import Validation
 
-    return Validation(program, val, image_shape)
+        return Validation(program, rows["val"], shape)
+    from startup_ray.trainers.gan.judge import open_judge
+    from startup_ray.trainers.gan.watch import Watch
+
+    judge = open_judge(task.folder, FEATURES, shape) if task.folder.exists(FEATURES) else None
+    return Watch(
+        program=program,
+        options=options,
+        judge=judge,
+        train=rows["train"],
+        val=rows["val"],
+        epochs=epochs,
+        emit=emit,
+    )
 
 
 def _restore(task: Task, program: Any, emit: Emit) -> State:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
+
+from tests.ray.desk import Desk
 
 T = TypeVar("T")
 
@@ -28,32 +29,6 @@ FAULTS = {
     "fault-redirect": "blocked_address",
     "fault-file": "blocked_scheme",
 }
-
-
-class Desk:
-    """A folder in which commands run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.env = {**os.environ, "HOME": str(folder), "STARTUP_RAY_CACHE": str(folder / "cache")}
-        self.env.pop("RAY_ADDRESS", None)
-
-    def start(self, *args: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "startup_ray", *args],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **more,
-        )
-
-    def run(self, *args: str, timeout_s: float = 280) -> tuple[int, dict[str, Any], str]:
-        """Exit code, the document on stdout, the text on stderr."""
-        with self.start(*args, "--json") as process:
-            out, err = process.communicate(timeout=timeout_s)
-        return process.returncode, json.loads(out), err
 
 
 @pytest.fixture(scope="module")

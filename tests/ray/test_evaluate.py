@@ -20,8 +20,9 @@ import pytest
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
-from startup_ray.evaluate import Progress, evaluate
+from startup_ray.evaluate import evaluate
 from startup_ray.job import EvaluationOptions
+from startup_ray.progress import Part, Progress
 from startup_ray.runs import put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import PART_ROWS, PREDICTIONS
@@ -75,7 +76,7 @@ def test_the_document_is_that_of_the_stored_predictions(tmp_path: Path) -> None:
     assert document["rows"] == {
         "total": 300, "scored": 245, "unlabeled": 30, "unknown_class": 25, "bad_scores": 0, "corrupt": 0,
     }  # fmt: skip
-    assert seen == [Progress(300, 300)]
+    assert seen == [Part(300, 300, "rows")]
     assert document["metrics"]["accuracy"] > 0.9
     table = read_predictions(folder)
     assert table.schema == PREDICTIONS

@@ -14,7 +14,8 @@ import pytest
 
 from startup_ray.storage import Folder
 from startup_ray.trainers.messages import TrainProgress
-from tests.ray.test_commands import JOB, Desk
+from tests.ray.desk import Desk
+from tests.ray.test_commands import JOB
 from tests.ray.training import LONG, dataset_in, fit, results
 
 CHANGE = ["--set", "training.epochs=40", "--set", "training.checkpoint_every_steps=7"]

@@ -12,6 +12,7 @@ import pytest
 from startup_ray.report import write_report
 from startup_ray.storage import Folder
 from tests.report.made import HISTORY, JOB, dataset_in, judged, run_in
+from tests.report.made_gan import gan_in, judged_gan
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = ("</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }} & 'x'")
@@ -33,21 +34,24 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A report of one run and one of three, of classes whose names are attacks."""
+    """Reports of a classifier, of a GAN, of three runs and of both kinds, of classes whose names are attacks."""
     storage = Folder(str(tmp_path_factory.mktemp("pages")))
     dataset = dataset_in(storage / "dataset", EVIL)
     names = ("a-1", "b-1", "c-1")
     for i, name in enumerate(names):
         run_in(storage / name, JOB | {"training": {"epochs": i + 3}}, HISTORY)
         judged(storage / name, dataset, wrong=4 * i + 2)
+    judged_gan(gan_in(storage / "gan-1"), dataset)
     folders = [storage / name for name in names]
     return {
+        "gan": write_report([storage / "gan-1"], storage.path("gan.html")),
+        "mixed": write_report([storage / "gan-1", folders[0]], storage.path("mixed.html")),
         "one": write_report(folders[:1], storage.path("one.html")),
         "several": write_report(folders, storage.path("several.html")),
     }
 
 
-@pytest.mark.parametrize("which", ["one", "several"])
+@pytest.mark.parametrize("which", ["one", "several", "gan", "mixed"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1_280])
 def test_nothing_is_wrong_with_the_page(
@@ -88,12 +92,13 @@ def test_by_its_own_rules_no_script_runs(browser: Any, pages: dict[str, str]) ->
         page.close()
 
 
-def test_links_lead_to_what_they_name(browser: Any, pages: dict[str, str]) -> None:
+@pytest.mark.parametrize(("which", "least"), [("several", 20), ("mixed", 10)])
+def test_links_lead_to_what_they_name(browser: Any, pages: dict[str, str], which: str, least: int) -> None:
     page = browser.new_page()
     try:
-        page.goto(Path(pages["several"]).as_uri())
+        page.goto(Path(pages[which]).as_uri())
         links = page.locator("a[href]")
-        assert links.count() > 20
+        assert links.count() > least
         for i in range(links.count()):
             name = links.nth(i).get_attribute("href")
             assert name.startswith("#")
@@ -104,10 +109,11 @@ def test_links_lead_to_what_they_name(browser: Any, pages: dict[str, str]) -> No
         page.close()
 
 
-def test_all_that_can_be_used_is_reached_by_keyboard_and_seen(browser: Any, pages: dict[str, str]) -> None:
+@pytest.mark.parametrize("which", ["one", "gan"])
+def test_all_that_can_be_used_is_reached_by_keyboard_and_seen(browser: Any, pages: dict[str, str], which: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 900})
     try:
-        page.goto(Path(pages["one"]).as_uri())
+        page.goto(Path(pages[which]).as_uri())
         wanted = page.locator("a[href], summary, [tabindex='0']:visible").count()
         reached = set()
         for _ in range(wanted + 5):

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,15 @@ from startup_ray.gates import parse_gate
 from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
 from startup_ray.report import write_report
+from startup_ray.report.classifier import MAX_CLASSES, classes
 from startup_ray.report.collection import funnel, left_out, meaning
 from startup_ray.report.data import read_views
 from startup_ray.report.pictures import thumbnail
 from startup_ray.report.plots import curves
-from startup_ray.report.render import percent
-from startup_ray.report.sections import MAX_CLASSES, classes
 from startup_ray.storage import Folder
 from tests.fakes import make_dataset, patterns
 from tests.report.made import HISTORY, JOB, ROWS, dataset_in, judged, run_in
+from tests.report.tags import Tags
 
 
 @pytest.fixture
@@ -43,22 +42,6 @@ def storage(tmp_path: Path) -> Folder:
 def page_of(storage: Folder, *found: Folder) -> str:
     path = write_report(found, storage.path("out/report.html"))
     return Path(path).read_text("utf-8")
-
-
-class Tags(HTMLParser):
-    """Every element of a page with its attributes, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_a_judged_run_shows_its_verdict_data_curves_and_mistakes(storage: Folder) -> None:
@@ -358,7 +341,3 @@ def test_curves_are_text_in_the_colours_of_the_page() -> None:
     assert curves(HISTORY, {"x": "not/there"}, title="Loss", key="a") == ""
     assert curves(HISTORY[:1], {"train": "train/loss"}, title="Loss", key="a").count("<use") >= 1  # a marker
     assert len(drawn) < 20_000
-
-
-def test_less_than_all_is_never_a_hundred_percent() -> None:
-    assert [percent(value) for value in (1, 0.99999, 0.9833, None)] == ["100.0%", "99.9%", "98.3%", "–"]

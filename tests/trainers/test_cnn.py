@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +19,9 @@ from startup_ray.trainers.loop import START, Hooks, Plan, Position
 from startup_ray.trainers.program import Spec
 from startup_ray.usercode import Code, locate
 from tests.fakes import patterns
+from tests.trainers.world import Member, Spy, Together
 
 pytestmark = pytest.mark.ray
-
-
-@dataclass(kw_only=True)
-class Spy:
-    """Stands in for `Sync`: keeps what this worker would send and hands it back."""
-
-    rank: int
-    world: int
-    sent: list[np.ndarray] = field(default_factory=list)
-
-    def sum(self, values: Any) -> Any:
-        self.sent.append(values.numpy())
-        return values
-
-    def sum_all(self, tensors: Any) -> Any:
-        self.sent.append(np.concatenate([tensor.numpy().reshape(-1) for tensor in tensors]))
-        return tensors
-
-
-class Together:
-    """Stands in for the transport: workers that are threads, each of which waits for the vectors of all."""
-
-    def __init__(self, world: int) -> None:
-        self.world = world
-        self._vectors: dict[int, Any] = {}
-        self._all_here = threading.Barrier(world, timeout=60)
-
-    def sum(self, rank: int, values: Any) -> Any:
-        self._vectors[rank] = values
-        self._all_here.wait()
-        total = sum(self._vectors[other] for other in range(1, self.world)) + self._vectors[0]
-        self._all_here.wait()
-        return total
-
-
-@dataclass(frozen=True)
-class Member:
-    """Stands in for `Sync` in one of the threads."""
-
-    rank: int
-    together: Together
-
-    @property
-    def world(self) -> int:
-        return self.together.world
-
-    def sum(self, values: Any) -> Any:
-        return self.together.sum(self.rank, values)
-
-    def sum_all(self, tensors: Any) -> Any:
-        return [self.sum(tensor) for tensor in tensors]
 
 
 @dataclass(frozen=True)
@@ -366,7 +315,7 @@ def test_validation_gives_the_same_integers_at_any_worker_count() -> None:
     assert whole[:-1].sum() == (rows.labels >= 0).sum()
     for world in (2, 3, 7):
         assert (np.sum(_totals(rows, world=world), axis=0) == whole).all()
-    values = Validation(program(), rows, SHAPE)()
+    values = Validation(program(), rows, SHAPE)(1).scores
     confusion = whole[:-1].reshape(3, 3)
     assert values["val/accuracy"] == np.trace(confusion) / confusion.sum()
 
@@ -377,7 +326,7 @@ def _totals(rows: Any, *, world: int) -> list[np.ndarray]:
 
     spies = [Spy(rank=rank, world=world) for rank in range(world)]
     for spy in spies:
-        Validation(program(sync=spy), rows, SHAPE)()
+        Validation(program(sync=spy), rows, SHAPE)(1)
     return [spy.sent[0] for spy in spies]
 
 

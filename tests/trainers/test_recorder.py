@@ -17,6 +17,7 @@ from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.loop import Plan, Position
+from startup_ray.trainers.messages import Findings
 from startup_ray.trainers.recorder import Recorder, is_better
 from startup_ray.trainers.writer import Writer
 
@@ -85,10 +86,11 @@ def recorder(folder: Folder, program: Program) -> Iterator[Recorder]:
             folder=folder,
             fence=lease.fence,
             options=TrainingOptions(),
+            monitor="val/loss",
             classes=["a", "b"],
             plan=Plan(steps=9, steps_per_epoch=9, steps_per_call=1, checkpoint_every_steps=3),
             program=program,
-            validate=dict,
+            validate=lambda _: Findings(),
             state=State(arrays=[]),
             writer=writer,
             emit=lambda _: None,

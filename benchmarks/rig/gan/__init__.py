@@ -1,0 +1,1 @@
+"""What `benchmarks/gan.py` is made of."""
