@@ -84,7 +84,7 @@ class FetchOptions(Section):
 
 class IngestOptions(Section):
     manifest: str = Field(
-        min_length=1, description="path or http(s) URL of a .json or .jsonl manifest, or sample:digits"
+        min_length=1, description="path or http(s) URL of a .json or .jsonl manifest, sample:digits or sample:photos"
     )
     image: ImageOptions = Field(ImageOptions(), description="what every image is made into")
     split: SplitOptions = Field(SplitOptions(), description="which images train, validate and test")

@@ -31,7 +31,7 @@ TIMEOUT_S = (10.0, 30.0)
 """Limits for connecting to the server of a manifest and for each read from it."""
 TOTAL_TIMEOUT_S = 3_600.0
 
-SAMPLES = {"sample:digits": 1}
+SAMPLES = {"sample:digits": 1, "sample:photos": 1}
 """Samples with the version of what they hold."""
 
 _FORMS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}

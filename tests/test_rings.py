@@ -50,7 +50,9 @@ RINGS: dict[str, int] = {
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
     ),
     **dict.fromkeys(["ingest.hosts", "ingest.places", "ingest.shares", "ingest.breaker"], 1),
-    **dict.fromkeys(["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.source"], 1),
+    **dict.fromkeys(
+        ["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.sample_images", "ingest.source"], 1
+    ),
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),

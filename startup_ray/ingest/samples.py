@@ -4,25 +4,24 @@
         sample.manifest                   # http://127.0.0.1:PORT/manifest.json
         sample.endpoint                   # ("127.0.0.1", PORT)
 
-`sample:digits` are scikit-learn's 1,797 handwritten digits of 8x8 (Alpaydin and Kaynak, UCI, 1998), here 28x28,
-with every kind of fault that a real list of URLs has.
+`sample:digits` are scikit-learn's 1,797 handwritten digits, here 28x28, with every kind of fault that a real list of
+URLs has. `sample:photos` are 2,000 crops of its two photographs, 64x64 in colour, with none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from aiohttp import web
-from PIL import Image
 
+from startup_ray.ingest.sample_images import Images, digits, photos
 from startup_ray.manifest import sample_version
+
+DIGITS = "sample:digits"
 
 OVERSIZE = 24_000_000
 """Bytes of the body that is too large; it is sent without a length."""
@@ -42,6 +41,7 @@ FAULTS = {
 }
 """Id and path (or whole URL) of each item that cannot become an image of its own."""
 
+_IMAGES: dict[str, Callable[[], Images]] = {DIGITS: digits, "sample:photos": photos}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -61,9 +61,9 @@ def serve(name: str) -> Iterator[Sample]:
         ManifestError: there is no such sample.
     """
     sample_version(name)
-    bodies, labels = digits()
+    images = _IMAGES[name]()
     loop = asyncio.new_event_loop()
-    runner = web.AppRunner(_app(bodies, labels), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_app(images, FAULTS if name == DIGITS else {}), access_log=None, shutdown_timeout=1.0)
     port = loop.run_until_complete(_start(runner))
     thread = threading.Thread(target=loop.run_forever, daemon=True, name="sample")
     thread.start()
@@ -76,21 +76,6 @@ def serve(name: str) -> Iterator[Sample]:
         loop.close()
 
 
-def digits() -> tuple[list[bytes], list[int]]:
-    """Grey PNGs of 28x28 and the digit on each."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    small = np.round(found.images * (255 / 16)).astype(np.uint8)  # values 0 to 16
-    return [_png(image) for image in small], [int(label) for label in found.target]
-
-
-def _png(small: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(small).resize((28, 28), Image.Resampling.BICUBIC).save(stream, "PNG")
-    return stream.getvalue()
-
-
 async def _start(runner: web.AppRunner) -> int:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -98,42 +83,42 @@ async def _start(runner: web.AppRunner) -> int:
     return int(runner.addresses[0][1])
 
 
-def _app(bodies: list[bytes], labels: list[int]) -> web.Application:
+def _app(images: Images, faults: dict[str, str]) -> web.Application:
     app = web.Application()
-    app.router.add_get("/manifest.json", _manifest(labels))
-    app.router.add_get(r"/digits/{number:\d+}.png", _digit(bodies))
+    app.router.add_get("/manifest.json", _manifest(images, faults))
+    app.router.add_get(rf"/{images.folder}/{{number:\d+}}.{images.kind}", _image(images, is_flaky=bool(faults)))
     app.router.add_get("/faults/truncated.png", _truncated)
     app.router.add_get("/faults/page.png", _page)
     app.router.add_get("/faults/oversized.png", _oversized)
-    app.router.add_get("/faults/duplicate.png", _copy(bodies[0]))
+    app.router.add_get("/faults/duplicate.png", _copy(images.bodies[0]))
     app.router.add_get("/faults/redirect.png", _redirect)
     return app
 
 
-def _manifest(labels: list[int]) -> Handler:
+def _manifest(images: Images, faults: dict[str, str]) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         base = str(request.url.origin())
         real = [
-            {"id": f"digit-{i:04d}", "url": f"{base}/digits/{i}.png", "label": str(label)}
-            for i, label in enumerate(labels)
+            {"id": f"{images.item}-{i:04d}", "url": f"{base}/{images.folder}/{i}.{images.kind}", "label": label}
+            for i, label in enumerate(images.labels)
         ]
-        planted = [{"id": name, "url": url if ":" in url else f"{base}/{url}"} for name, url in FAULTS.items()]
+        planted = [{"id": name, "url": url if ":" in url else f"{base}/{url}"} for name, url in faults.items()]
         return web.json_response({"items": real + planted})
 
     return handle
 
 
-def _digit(bodies: list[bytes]) -> Handler:
+def _image(images: Images, *, is_flaky: bool) -> Handler:
     refused: set[int] = set()
 
     async def handle(request: web.Request) -> web.Response:
         number = int(request.match_info["number"])
-        if number >= len(bodies):
+        if number >= len(images.bodies):
             raise web.HTTPNotFound
-        if number == FLAKY and number not in refused:
+        if is_flaky and number == FLAKY and number not in refused:
             refused.add(number)
             return web.Response(status=503, headers={"Retry-After": "1"})
-        return web.Response(body=bodies[number], content_type="image/png")
+        return web.Response(body=images.bodies[number], content_type=f"image/{images.kind}")
 
     return handle
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def test_the_digits_are_served_like_any_other_images() -> None:
         assert pixels.max() > 200
     with pytest.raises(requests.ConnectionError):
         requests.get(sample.manifest, timeout=5)
+
+
+def test_the_photographs_are_cut_into_crops_without_faults() -> None:
+    with serve("sample:photos") as sample, open_manifest(sample.manifest) as manifest:
+        rows = [row for row in manifest.rows() if isinstance(row, Item)]
+        assert len(rows) == len({row.id for row in rows}) == 2_000
+        assert Counter(row.label for row in rows) == {"china": 1_000, "flower": 1_000}
+        bodies = [requests.get(row.url, timeout=5).content for row in (rows[0], rows[7], rows[-1])]
+        assert len(set(bodies)) == 3
+        for body in bodies:
+            assert np.asarray(Image.open(io.BytesIO(body))).shape == (64, 64, 3)
 
 
 def test_no_such_sample() -> None:
