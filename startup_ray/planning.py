@@ -210,7 +210,7 @@ def _plan_run(job: Job, dataset: Dataset, run: Run) -> list[Step]:
 
 
 def _plan_evaluation(job: Job, dataset: Dataset, folder: str, state: State) -> Step:
-    is_large = dataset.splits["test"] > job.evaluation.ray_above_rows
+    is_large = job.model.kind != "gan" and dataset.splits["test"] > job.evaluation.ray_above_rows
     return Step(stage="evaluate", state=state, folder=folder, needs_ray=is_large and state != "finished")
 
 

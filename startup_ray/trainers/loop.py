@@ -166,7 +166,7 @@ def many_steps(
 def diverged(what: str) -> TrainingError:
     return TrainingError(
         f"training diverged: {what}",
-        hint="lower training.learning_rate, or set training.clip_norm: 1; the last good checkpoint is kept",
+        hint="lower the learning rate, or set training.clip_norm: 1; the last good checkpoint is kept",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from startup_ray.errors import StorageError
+from startup_ray.errors import StorageError, TrainingError
 from startup_ray.job import GanOptions, TrainingOptions
 from startup_ray.trainers import loop
 from startup_ray.trainers.feed import Feed, places_of
@@ -79,6 +79,11 @@ def test_resumed_from_any_checkpoint_is_never_stopped(options: GanOptions) -> No
         resumed, rest = train(options, 7, start=position, arrays=arrays)
         assert resumed == digest
         assert all((mine == other).all() for mine, other in zip(rest[-1][1], saved[-1][1], strict=True))
+
+
+def test_a_pair_that_diverges_is_told() -> None:
+    with pytest.raises(TrainingError, match="diverged: the loss of step"):
+        train(CASES["r3gan"].model_copy(update={"learning_rate": 1e18}), 7)
 
 
 def in_threads(options: GanOptions, world: int) -> list[tuple[list[np.ndarray], np.ndarray]]:
