@@ -8,10 +8,11 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/startup-ray demo
 
-# The tests without Ray first: what is cheap to find out is found out first.
+# The tests without Ray first: what is cheap to find out is found out first. Those of tests/trainers need TensorFlow alone.
 test: check
 	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"
-	$(BIN)/python -m pytest -m "ray and not soak"
+	$(BIN)/python -m pytest -n 2 -m "ray and not soak" tests/trainers
+	$(BIN)/python -m pytest -m "ray and not soak" --ignore tests/trainers
 
 fast: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"

@@ -28,7 +28,7 @@ from startup_ray.trainers.scoring import use_one_thread
 from startup_ray.trainers.sync import alone
 
 SAMPLES = 2_000
-CAS_EPOCHS, CAS_SEED = 10, 1
+CAS_SEED = 1
 STEPS_PER_CALL = 16
 FAR = 10**9
 """More steps than any contestant makes."""
@@ -154,6 +154,6 @@ def _for_seconds(call: Callable[[], int], seconds: float) -> tuple[int, float]:
 def _cas(images: np.ndarray, wanted: Wanted, predicted: np.ndarray, found: Digits) -> float:
     """Accuracy on test images of a classifier of samples; where no class is asked for, the judge says which it is."""
     labels = predicted if wanted.classes is None else wanted.classes
-    model = train_classifier(images, labels, CLASSES, seed=CAS_SEED, epochs=CAS_EPOCHS)
+    model = train_classifier(images, labels, CLASSES, seed=CAS_SEED, epochs=EPOCHS)
     _, told = judge_of(model, SHAPE)(found.test)
     return float((told == found.test_labels).mean())

@@ -26,7 +26,7 @@ from startup_ray.progress import Part, Progress, ignore
 from startup_ray.runs import BEST_MODEL, EVALUATION, FEATURES, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import Rows, open_split
-from startup_ray.trainers.gan.judge import Judge, judge_of, make_judge, open_judge, train_classifier
+from startup_ray.trainers.gan.judge import EPOCHS, Judge, judge_of, make_judge, open_judge, train_classifier
 from startup_ray.trainers.gan.sampling import BATCH_ROWS, Wanted, as_in_training, draw, grid, png, wanted_images
 from startup_ray.trainers.scoring import load_model, use_one_thread
 
@@ -38,7 +38,7 @@ MOST_PAIRED = 10_000
 MOST_COPIES = 1_000
 """Samples that are compared with training images pixel by pixel."""
 MOST_PIXELS = 2**27
-CLASSIFIER_EPOCHS, CLASSIFIER_SEED = 10, 1
+CLASSIFIER_SEED = 1
 NEIGHBOURS = 5
 GRID_COLUMNS, GRID_ROWS = 10, 10
 PAIRS = 10
@@ -224,12 +224,15 @@ def _accuracy_of(sets: _Sets, test: Rows, judge: Judge) -> dict[str, float]:
 
 
 def _classification_accuracy(images: np.ndarray, labels: np.ndarray, test: Rows) -> float | None:
-    """Of a classifier that has seen samples alone, on real test images (Ravuri & Vinyals, arXiv:1905.10887)."""
+    """Of a classifier that has seen samples alone, on real test images (Ravuri & Vinyals, arXiv:1905.10887).
+
+    It is trained as the judge is, for as many epochs.
+    """
     known = np.flatnonzero(test.labels >= 0)
     if not known.size:
         return None
     classes = int(max(labels.max(), test.labels[known].max())) + 1
-    model = train_classifier(images, labels, classes, seed=CLASSIFIER_SEED, epochs=CLASSIFIER_EPOCHS)
+    model = train_classifier(images, labels, classes, seed=CLASSIFIER_SEED, epochs=EPOCHS)
     _, predicted = judge_of(model, images.shape[1:])(test.images[known])
     return float((predicted == test.labels[known]).mean())
 
