@@ -63,7 +63,7 @@ RINGS: dict[str, int] = {
         ["trainers.augment", "trainers.norm", "trainers.optimizer", "trainers.neighbours", "trainers.seeds"], 1
     ),
     **dict.fromkeys(["trainers.program", "trainers.objective", "trainers.contract", "trainers.validation"], 1),
-    **dict.fromkeys(["trainers.applications", "trainers.warm"], 1),
+    **dict.fromkeys(["trainers.applications", "trainers.warm", "trainers.state"], 1),
     **dict.fromkeys(["trainers.gan", "trainers.gan.recipes", "trainers.gan.nets", "trainers.gan.augment"], 1),
     **dict.fromkeys(["trainers.gan.step", "trainers.gan.program", "trainers.gan.build", "trainers.gan.judge"], 1),
     **dict.fromkeys(

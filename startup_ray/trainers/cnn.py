@@ -7,7 +7,6 @@ that a step begun again is the same step. Any Keras model with logits can be tra
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from startup_ray.errors import StorageError, first_line
+from startup_ray.errors import first_line
 from startup_ray.job import AugmentOptions
-from startup_ray.trainers import augment
+from startup_ray.trainers import augment, state
 from startup_ray.trainers.feed import places_of
 from startup_ray.trainers.norm import batch_norms
 from startup_ray.trainers.objective import Objective
@@ -107,16 +106,9 @@ class Classifier:
         if not optimizer.use_ema:
             yield
             return
-        weights = self.model.trainable_variables
-        raw = [np.asarray(weight) for weight in weights]
-        try:
-            # Keras' public way, `finalize_variable_values`, is of no return: the raw weights would be lost.
-            for weight, average in zip(weights, optimizer._model_variables_moving_average, strict=True):
-                weight.assign(average)
+        # Keras' public way, `finalize_variable_values`, is of no return: the raw weights would be lost.
+        with state.replaced(self.model.trainable_variables, optimizer._model_variables_moving_average):
             yield
-        finally:
-            for weight, value in zip(weights, raw, strict=True):
-                weight.assign(value)
 
     def compiles(self, image_shape: tuple[int, int, int]) -> str:
         """Why XLA cannot compile a pass of this model; empty if it can. Some deterministic operations it has not."""
@@ -140,7 +132,7 @@ class Classifier:
 
     def arrays(self) -> list[np.ndarray]:
         """All that training goes on from: variables of the model, then of the optimizer."""
-        return [np.asarray(variable) for variable in self._variables()]
+        return state.arrays_of(self._variables())
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
         """Take over what `arrays` gave.
@@ -148,22 +140,14 @@ class Classifier:
         Raises:
             StorageError: they are of another model.
         """
-        variables = self._variables()
-        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-            raise StorageError("the checkpoint is of another model", hint="use --fresh")
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        state.restore(self._variables(), arrays)
 
     def weights_digest(self) -> str:
         """`sha256:` and hex over the weights' shapes, dtypes and bytes in order; names and random seeds left out."""
-        digest = hashlib.sha256()
-        for weight in self.model.weights:  # unlike `variables`, without the state of seed generators
-            array = np.ascontiguousarray(weight)
-            digest.update(f"{array.shape}{array.dtype.str}".encode() + array.tobytes())
-        return f"sha256:{digest.hexdigest()}"
+        return state.digest_of(self.model.weights)  # unlike `variables`, without the state of seed generators
 
     def is_finite(self) -> bool:
-        return all(bool(np.isfinite(weight).all()) for weight in self.model.weights)
+        return state.all_finite(self.model.weights)
 
     def _parts(self, inputs: Any, labels: Any, step: Any) -> tuple[list[Any], Any]:
         """`_part` of each part, one after the other so that one at a time is in memory, added up."""
@@ -222,8 +206,8 @@ class Classifier:
         """Set what Keras' layers draw from: never the same on two workers, or in two steps, or in two layers."""
         weights = {id(weight) for weight in self.model.weights}
         states = [variable for variable in self.model.variables if id(variable) not in weights]
-        for index, state in enumerate(states):
-            state.assign(tf.cast(seed_of(self.seed, step, DROPOUT, self.sync.rank, index, part), state.dtype))
+        for index, key in enumerate(states):
+            key.assign(tf.cast(seed_of(self.seed, step, DROPOUT, self.sync.rank, index, part), key.dtype))
 
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]

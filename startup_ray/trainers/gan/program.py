@@ -6,7 +6,6 @@ from (seed, step) and sliced, so that no worker count changes it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from startup_ray.errors import StorageError
+from startup_ray.trainers import state
 from startup_ray.trainers.feed import places_of
 from startup_ray.trainers.gan import augment
 from startup_ray.trainers.gan.recipes import Recipe
@@ -109,15 +108,8 @@ class Gan:
 
         Statistics of BatchNormalization stay: they are averages already.
         """
-        weights = self.generator.trainable_variables
-        raw = [np.asarray(weight) for weight in weights]
-        try:
-            for weight, average in zip(weights, self.average, strict=True):
-                weight.assign(average)
+        with state.replaced(self.generator.trainable_variables, self.average):
             yield
-        finally:
-            for weight, value in zip(weights, raw, strict=True):
-                weight.assign(value)
 
     def messages(self) -> list[int]:
         """Numbers in each all-reduce of a step: both gradients, and two for each BatchNormalization."""
@@ -127,7 +119,7 @@ class Gan:
 
     def arrays(self) -> list[np.ndarray]:
         """All that training goes on from."""
-        return [np.asarray(variable) for variable in self._variables()]
+        return state.arrays_of(self._variables())
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
         """Take over what `arrays` gave.
@@ -135,22 +127,14 @@ class Gan:
         Raises:
             StorageError: they are of another model.
         """
-        variables = self._variables()
-        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-            raise StorageError("the checkpoint is of another model", hint="use --fresh")
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        state.restore(self._variables(), arrays)
 
     def weights_digest(self) -> str:
         """`sha256:` and hex over shapes, dtypes and bytes of both networks' weights and the average, in order."""
-        digest = hashlib.sha256()
-        for weight in self._weights():
-            array = np.ascontiguousarray(weight)
-            digest.update(f"{array.shape}{array.dtype.str}".encode() + array.tobytes())
-        return f"sha256:{digest.hexdigest()}"
+        return state.digest_of(self._weights())
 
     def is_finite(self) -> bool:
-        return all(bool(np.isfinite(weight).all()) for weight in self._weights())
+        return state.all_finite(self._weights())
 
     def _follow(self, step: Any) -> None:
         """Move the average, faster in the first steps, whose weights are worth little."""

@@ -33,6 +33,18 @@ class Pass:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What the losses say of b real and b generated images."""
+
+    by_logits: Any
+    """Slope of the discriminator's loss by each logit, float32 [2b]."""
+    towards: Any
+    """Slope of the generator's loss by the logits of its images, float32 [b]."""
+    sums: list[Any]
+    """`SUMS` but for the penalty."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slopes:
     """Of rows' logits, and what they are multiplied with."""
 
@@ -76,33 +88,39 @@ def fused(
         fake = generator(inputs, training=True)
     images, picks = tf.concat([real, tf.stop_gradient(fake)], 0), tf.concat([pick, pick], 0)
     found, pixels = _look(discriminator, images, picks, change, first=0 if gamma else rows)
-    on_real, on_fake = found.logits[:rows], found.logits[rows:]
-    zero = tf.zeros_like(on_real)
-    rival_of_real, rival_of_fake = (on_fake, on_real) if loss == "relativistic" else (zero, zero)
-    towards = -tf.sigmoid(rival_of_fake - on_fake) * share
-    of_real = -tf.sigmoid(rival_of_real - on_real) * share
-    of_fake = tf.sigmoid(on_fake - rival_of_fake) * share
+    judged = _judge(found.logits[:rows], found.logits[rows:], loss, share)
     along, penalty = None, tf.constant(0.0)
     if gamma:
         penalty = tf.reduce_sum(tf.square(pixels)) * (gamma / 2 * share)
         along = gamma * share * pixels
         along = along if change is None else change(along) - change(tf.zeros_like(along))
-    losses = tf.nn.softplus(rival_of_real - on_real)
-    if loss != "relativistic":  # which has one for each pair
-        losses += tf.nn.softplus(on_fake)
-    sums = [
-        tf.reduce_sum(losses) * share,
-        tf.reduce_sum(tf.nn.softplus(rival_of_fake - on_fake)) * share,
-        tf.reduce_sum(tf.cast(on_real > rival_of_real, tf.float32)),
-        tf.reduce_sum(tf.cast(on_fake < rival_of_fake, tf.float32)),
-        penalty,
-    ]
     weights = [variable.value for variable in generator.trainable_variables]
-    upstream = tf.reshape(towards, [-1, 1, 1, 1]) * pixels[-rows:]
+    upstream = tf.reshape(judged.towards, [-1, 1, 1, 1]) * pixels[-rows:]
     return Pass(
-        d_gradients=_gradients(discriminator, found, picks, tf.concat([of_real, of_fake], 0), along),
+        d_gradients=_gradients(discriminator, found, picks, judged.by_logits, along),
         g_gradients=tape.gradient(fake, weights, output_gradients=upstream),
-        sums=tf.stack(sums),
+        sums=tf.stack([*judged.sums, penalty]),
+    )
+
+
+def _judge(on_real: Any, on_fake: Any, loss: str, share: float) -> Judged:
+    """Logits float32 [b] of real and of generated images -> losses and their slopes."""
+    is_paired = loss == "relativistic"
+    zero = tf.zeros_like(on_real)
+    rival_of_real, rival_of_fake = (on_fake, on_real) if is_paired else (zero, zero)
+    losses = tf.nn.softplus(rival_of_real - on_real)
+    if not is_paired:  # a pair has one loss
+        losses += tf.nn.softplus(on_fake)
+    of_real, of_fake = -tf.sigmoid(rival_of_real - on_real), tf.sigmoid(on_fake - rival_of_fake)
+    return Judged(
+        by_logits=tf.concat([of_real, of_fake], 0) * share,
+        towards=-tf.sigmoid(rival_of_fake - on_fake) * share,
+        sums=[
+            tf.reduce_sum(losses) * share,
+            tf.reduce_sum(tf.nn.softplus(rival_of_fake - on_fake)) * share,
+            tf.reduce_sum(tf.cast(on_real > rival_of_real, tf.float32)),
+            tf.reduce_sum(tf.cast(on_fake < rival_of_fake, tf.float32)),
+        ],
     )
 
 
