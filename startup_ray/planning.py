@@ -11,7 +11,7 @@ from typing import Any, Literal
 from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
-from startup_ray.job import GanOptions, Job, PythonOptions
+from startup_ray.job import Job, PythonOptions
 from startup_ray.jobfile import load_job, parse_job
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
@@ -219,10 +219,8 @@ def _datasets(job: Job) -> runs.Series:
 
 
 def _runs(dataset: Dataset, job: Job) -> runs.Series:
-    own = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
-    if isinstance(job.model, GanOptions):
-        own = judged_by(job)
-    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, own=own)
+    code = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
+    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, code=code)
     return runs.run_series(job.storage, job.name, key)
 
 

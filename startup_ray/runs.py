@@ -58,7 +58,7 @@ def dataset_key(ingest: IngestOptions) -> str:
 
 
 def run_key(
-    digest: str, image: ImageOptions, model: ModelOptions, training: TrainingOptions, seed: int, *, own: str = ""
+    digest: str, image: ImageOptions, model: ModelOptions, training: TrainingOptions, seed: int, *, code: str = ""
 ) -> str:
     """8 hex digits from what decides the weights: not scaling, evaluation or storage.
 
@@ -66,10 +66,10 @@ def run_key(
     are by default do not count, so that a new one changes no key.
 
     Args:
-        own: what else decides them: a digest of the source of the user's own model, or by what a GAN is judged.
+        code: a digest of the source of the user's own model.
     """
     parts = [digest, _plain(image), {"kind": model.kind, **_changed(model)}, _changed(training), seed]
-    return _key(*parts, *([own] if own else []))
+    return _key(*parts, *([code] if code else []))
 
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
