@@ -22,6 +22,7 @@ from tests.ray.training import MARKS, fit, results
 pytestmark = MARKS
 
 
+@pytest.mark.soak
 def test_a_run_that_loses_a_node_and_gets_another_equals_one_worker(dataset: Dataset, tmp_path: Path) -> None:
     temporary = tempfile.mkdtemp(prefix="sr-", dir="/tmp")
     words = [sys.executable, "-m", "tests.ray.elastic_driver", str(tmp_path)]

@@ -66,6 +66,7 @@ def test_any_worker_count_equals_one_worker(dataset: Dataset, tmp_path: Path) ->
             np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.soak
 def test_images_without_labels_are_trained_on_as_well(tmp_path: Path) -> None:
     images, _ = patterns(80)
     nameless = make_dataset(Folder(str(tmp_path / "data")), images, [None] * 80, ["train"] * 70 + ["val"] * 10)

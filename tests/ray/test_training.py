@@ -56,6 +56,7 @@ def test_any_worker_count_equals_one_worker(dataset: Dataset, tmp_path: Path) ->
             np.testing.assert_allclose(array, of_one_worker, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.soak
 def test_validation_is_the_same_integers_at_any_worker_count(dataset: Dataset, tmp_path: Path) -> None:
     """Training at a rate too small to change a weight leaves all runs with the weights of the seed."""
     still = TRAINING.model_copy(update={"epochs": 1, "learning_rate": 1e-30, "ema": None})

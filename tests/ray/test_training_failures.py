@@ -131,7 +131,7 @@ def check(dataset: Dataset, *, training: TrainingOptions, scaling: ScalingOption
 
 
 def test_too_little_data_is_told_with_the_way_out(dataset: Dataset) -> None:
-    with pytest.raises(UsageError, match="global_batch is 210, the train split has 209 labelled rows") as caught:
+    with pytest.raises(UsageError, match="global_batch is 210, the train split has 209 rows to train on") as caught:
         check(dataset, training=TrainingOptions(global_batch=210), scaling=ScalingOptions())
     assert "209 or less" in caught.value.hint
     check(dataset, training=TrainingOptions(global_batch=209), scaling=ScalingOptions())
