@@ -76,6 +76,16 @@ def test_nothing_is_wrong_with_the_page(
         page.close()
 
 
+def test_pictures_are_there_before_anybody_scrolls(browser: Any, pages: dict[str, str]) -> None:
+    """Or they would be missing in print."""
+    page = browser.new_page(viewport={"width": 390, "height": 200})
+    try:
+        page.goto(Path(pages["one"]).as_uri())
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    finally:
+        page.close()
+
+
 def test_by_its_own_rules_no_script_runs(browser: Any, pages: dict[str, str]) -> None:
     page = browser.new_page()
     try:
