@@ -177,7 +177,12 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False, again
 
     Raises:
         ManifestError: there is something to ingest, and no manifest.
+        UsageError: no GAN can make images of this size, which is told before they are fetched.
     """
+    if "train" in stages and job.model.kind == "gan":
+        from startup_ray.trainers.gan.recipes import base_of
+
+        base_of((*job.ingest.image.size, job.ingest.image.channels))
     if "ingest" in stages:
         folder = dataset_folder(job, fresh=fresh)
         require_manifest(job.ingest.manifest)

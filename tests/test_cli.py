@@ -55,6 +55,15 @@ def test_an_error_as_json_goes_to_stdout_alone(capsys: pytest.CaptureFixture[str
     assert set(found["error"]) == {"kind", "message", "where", "hint"}
 
 
+def test_a_size_that_no_gan_can_make_is_told_before_anything_is_fetched(
+    capsys: pytest.CaptureFixture[str], job: str
+) -> None:
+    code, found = document(capsys, "run", job, "--set", "model.kind=gan", "--set", "ingest.image.size=[30, 30]")
+    assert code == 2
+    assert "cannot make images of 30x30" in found["error"]["message"]
+    assert found["error"]["where"] == "ingest.image.size"
+
+
 def test_v_shows_the_traceback(capsys: pytest.CaptureFixture[str], job: str) -> None:
     code, _, err = run(capsys, "train", job, "-v")
     assert code == 2
