@@ -31,7 +31,7 @@ from startup_ray.evaluate import evaluate
 from startup_ray.job import EvaluationOptions, ImageOptions
 from startup_ray.metrics import Stats
 from startup_ray.runs import put_json
-from startup_ray.scored import ScoredRows, softmax
+from startup_ray.scored import ScoredRows
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import open_split
 from startup_ray.trainers.scoring import PART_ROWS
@@ -132,7 +132,8 @@ def predict_and_judge(run: Folder, dataset) -> tuple[float, float]:
     split = open_split(dataset, "test")
     logits = model.predict(np.asarray(split.images, np.float32), batch_size=256, verbose=0)
     predicted_at = time.perf_counter()
-    labels, scores, predicted = np.asarray(split.labels), softmax(logits), logits.argmax(axis=1)
+    labels = np.asarray(split.labels)
+    scores, predicted = ScoredRows.of(labels, logits).scores, logits.argmax(axis=1)
     sk.accuracy_score(labels, predicted)
     sk.balanced_accuracy_score(labels, predicted)
     for average in ("macro", "micro", "weighted", None):

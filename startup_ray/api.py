@@ -160,7 +160,7 @@ def evaluate_model(
 def _evaluate(
     run: Run, dataset: Dataset, job: Job, folder: Folder, split: str, on_progress: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    if run.document.get("kind") == "gan":
+    if run.is_gan:
         from startup_ray.trainers.gan.evaluation import evaluate_gan
 
         options = job.evaluation.model_copy(update={"features": judged_by(job) or None})
@@ -252,7 +252,7 @@ def sample_images(run: Run, out: str, *, count: int = 64, label: str | None = No
         StorageError: the folder cannot be written.
     """
     require_finished(run)
-    if run.document.get("kind") != "gan":
+    if not run.is_gan:
         raise UsageError("this run is a classifier, which makes no images", where=str(run.folder))
     from startup_ray.trainers.gan.publish import publish
 
@@ -285,7 +285,7 @@ def predict_images(
         ManifestError: the manifest cannot be read.
     """
     require_finished(run)
-    if run.document.get("kind") == "gan":
+    if run.is_gan:
         hint = "`startup-ray sample` writes images of it"
         raise UsageError("this run is a GAN, which labels no images", where=str(run.folder), hint=hint)
     from startup_ray.predict import predict

@@ -105,7 +105,11 @@ def memorisation(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> d
     """
     if not len(fake) or not len(held_out):
         raise ValueError(f"{len(fake)} fake and {len(held_out)} held-out rows: both are needed")
-    found, usual = nearest(fake, train)[0], nearest(held_out, train)[0]
+    return closeness(nearest(fake, train)[0], nearest(held_out, train)[0])
+
+
+def closeness(found: np.ndarray, usual: np.ndarray) -> dict[str, float | None]:
+    """`memorisation` from the distances to the nearest training row, float64 [n] and [m]: of fake and of real rows."""
     # Not interpolated: 99% of the held-out rows really are at this distance or farther.
     limit = np.quantile(usual, 0.01, method="lower")
     return {

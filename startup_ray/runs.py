@@ -51,6 +51,10 @@ class Run:
     def is_finished(self) -> bool:
         return bool(self.document)
 
+    @property
+    def is_gan(self) -> bool:
+        return self.document.get("kind") == "gan"
+
 
 def dataset_key(ingest: IngestOptions) -> str:
     """8 hex digits from the manifest's location, image and split options."""

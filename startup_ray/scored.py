@@ -64,13 +64,6 @@ class ScoredRows:
         return ScoredRows(**{name: part[kept] for name, part in vars(self).items()})
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64 [N, C] of logits float [N, C]; NaN where a row holds one."""
-    powers = np.exp(_shifted(logits))
-    result: np.ndarray = (powers / powers.sum(axis=0)).T
-    return result
-
-
 def _shifted(logits: np.ndarray) -> np.ndarray:
     """float64 [C, N], each column less its maximum, so that no exponential overflows.
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
 from startup_ray.metrics import AVERAGED, AVERAGES, NAMES, TOP, Stats, confusion_scores
-from startup_ray.scored import ScoredRows, softmax
+from startup_ray.scored import ScoredRows
 
 CASES = [200, pytest.param(1_000, marks=pytest.mark.soak)]
 """Random sets of rows."""
@@ -46,7 +46,7 @@ def test_every_metric_equals_scikit_learn(cases: int) -> None:
 def test_ranking_metrics_equal_scikit_learn_where_it_has_them(cases: int) -> None:
     for seed in range(cases):
         labels, logits = draw(seed)
-        scores, present = softmax(logits).astype(np.float32), np.unique(labels)
+        scores, present = ScoredRows.of(labels, logits).scores.astype(np.float32), np.unique(labels)
         stats = Stats.empty(logits.shape[1]).update(ScoredRows.of(labels, logits))
         found = stats.ranked_per_class()
         for i in range(logits.shape[1]):
@@ -71,12 +71,12 @@ def expected(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
             "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
             "kappa": sk.cohen_kappa_score(labels, predicted, replace_undefined_by=0.0),
             "mcc": sk.matthews_corrcoef(labels, predicted),
-            "log_loss": sk.log_loss(labels, softmax(logits), labels=range(logits.shape[1])),
-            "brier": sk.brier_score_loss(labels, softmax(logits), labels=range(logits.shape[1])),
+            "log_loss": sk.log_loss(labels, ScoredRows.of(labels, logits).scores, labels=range(logits.shape[1])),
+            "brier": sk.brier_score_loss(labels, ScoredRows.of(labels, logits).scores, labels=range(logits.shape[1])),
         }
         for k in TOP:
             found[f"top_{k}_accuracy"] = 1.0 if logits.shape[1] == 2 else top_k(labels, logits, k)
-        found["ece"] = ece(labels, softmax(logits))
+        found["ece"] = ece(labels, ScoredRows.of(labels, logits).scores)
         for average in AVERAGES:
             values = sk.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
             found |= {f"{name}_{average}": value for name, value in zip(AVERAGED, values[:3], strict=True)}

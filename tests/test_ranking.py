@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from startup_ray.metrics import Stats
 from startup_ray.ranking import MIXED, Ranks, _keys
-from startup_ray.scored import ScoredRows, softmax
+from startup_ray.scored import ScoredRows
 
 ROWS = 12_000
 """More than have bins of their own."""
@@ -21,7 +21,7 @@ def case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = rng.integers(0, classes, ROWS)
     logits = rng.normal(0, sharpness, (ROWS, classes))
     logits[np.arange(ROWS), labels] += sharpness * rng.uniform(0, 3)
-    return labels, softmax(logits).astype(np.float32)
+    return labels, ScoredRows.of(labels, logits).scores.astype(np.float32)
 
 
 def most(classes: int) -> int:

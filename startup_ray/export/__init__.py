@@ -35,7 +35,7 @@ from startup_ray.export.formats import (
 from startup_ray.export.quiet import quiet
 from startup_ray.export.samples import Samples, take_noise, take_samples
 from startup_ray.job import ImageOptions
-from startup_ray.runs import BEST_MODEL, CLASSES, EXIT, JOB, read_classes, read_json
+from startup_ray.runs import BEST_MODEL, CLASSES, JOB, read_classes, read_run
 from startup_ray.storage import Folder
 from startup_ray.trainers.scoring import load_model, open_model
 
@@ -89,15 +89,11 @@ def _open(run: Folder, image: ImageOptions, samples: int) -> tuple[Original, Sam
     """The model, the images to compare on, and its logits of them."""
     if samples < 1:
         raise UsageError("at least one image is needed to compare on", where=f"samples: {samples}")
-    model, ends, seen = _generator(run, samples) if _is_gan(run) else _classifier(run, image, samples)
+    model, ends, seen = _generator(run, samples) if read_run(run).is_gan else _classifier(run, image, samples)
     expected = serving(model, ends)(*seen.inputs)[ends.output].numpy()
     if not np.isfinite(expected).all():
         raise UsageError(f"the model's {ends.output} are no numbers: nothing to compare", where=run.path(BEST_MODEL))
     return Original(run=run, model=model, ends=ends), seen, expected
-
-
-def _is_gan(run: Folder) -> bool:
-    return bool(read_json(run, EXIT).get("kind") == "gan")
 
 
 def _classifier(run: Folder, image: ImageOptions, samples: int) -> tuple[Any, Ends, Samples]:

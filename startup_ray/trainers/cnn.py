@@ -18,11 +18,12 @@ import tensorflow as tf
 
 from startup_ray.errors import first_line
 from startup_ray.job import AugmentOptions
-from startup_ray.trainers import augment, state
+from startup_ray.trainers import augment
 from startup_ray.trainers.feed import places_of
 from startup_ray.trainers.norm import batch_norms
 from startup_ray.trainers.objective import Objective
 from startup_ray.trainers.seeds import seed_of
+from startup_ray.trainers.state import Stateful, replaced
 from startup_ray.trainers.sync import Sync
 
 LOSS_SCALE = 2**20
@@ -34,7 +35,7 @@ AUGMENTATION, DROPOUT = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classifier:
+class Classifier(Stateful):
     model: Any
     optimizer: Any
     objective: Objective
@@ -107,7 +108,7 @@ class Classifier:
             yield
             return
         # Keras' public way, `finalize_variable_values`, is of no return: the raw weights would be lost.
-        with state.replaced(self.model.trainable_variables, optimizer._model_variables_moving_average):
+        with replaced(self.model.trainable_variables, optimizer._model_variables_moving_average):
             yield
 
     def compiles(self, image_shape: tuple[int, int, int]) -> str:
@@ -129,25 +130,6 @@ class Classifier:
         packed = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         norms = [3 * int(layer.moving_mean.shape[0]) for layer in batch_norms(self.model) if layer.trainable]
         return [packed, *(2 * self.accumulate * norms)]
-
-    def arrays(self) -> list[np.ndarray]:
-        """All that training goes on from: variables of the model, then of the optimizer."""
-        return state.arrays_of(self._variables())
-
-    def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Take over what `arrays` gave.
-
-        Raises:
-            StorageError: they are of another model.
-        """
-        state.restore(self._variables(), arrays)
-
-    def weights_digest(self) -> str:
-        """`sha256:` and hex over the weights' shapes, dtypes and bytes in order; names and random seeds left out."""
-        return state.digest_of(self.model.weights)  # unlike `variables`, without the state of seed generators
-
-    def is_finite(self) -> bool:
-        return state.all_finite(self.model.weights)
 
     def _parts(self, inputs: Any, labels: Any, step: Any) -> tuple[list[Any], Any]:
         """`_part` of each part, one after the other so that one at a time is in memory, added up."""
@@ -208,6 +190,9 @@ class Classifier:
         states = [variable for variable in self.model.variables if id(variable) not in weights]
         for index, key in enumerate(states):
             key.assign(tf.cast(seed_of(self.seed, step, DROPOUT, self.sync.rank, index, part), key.dtype))
+
+    def _weights(self) -> list[Any]:
+        return list(self.model.weights)
 
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]

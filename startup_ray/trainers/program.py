@@ -12,7 +12,6 @@ from typing import Any
 
 from startup_ray.errors import UsageError
 from startup_ray.job import GanOptions, ModelOptions, TrainingOptions
-from startup_ray.storage import open_folder
 from startup_ray.usercode import WHERE, Code
 
 COMPILED = (
@@ -126,13 +125,10 @@ def begin_with(model: Any, init_from: str | None) -> str:
     """Take over the weights that `training.init_from` names; returns a line about them, empty if it names none."""
     if init_from is None:
         return ""
-    from startup_ray.runs import BEST_MODEL
-    from startup_ray.trainers.scoring import load_model
+    from startup_ray.trainers.scoring import load_model, model_at
     from startup_ray.trainers.warm import take_weights
 
-    place = init_from.rstrip("/")
-    parent, _, name = place.rpartition("/") if place.endswith(".keras") else (place, "", BEST_MODEL)
-    return take_weights(model, load_model(open_folder(parent or "."), name))
+    return take_weights(model, load_model(*model_at(init_from)))
 
 
 def needs_examination(spec: Spec) -> bool:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.loop import Plan, Position, Speed, diverged
 from startup_ray.trainers.messages import Emit, Findings, Note, TrainProgress
 from startup_ray.trainers.scaling import Step, advise, all_reduce_s
+from startup_ray.trainers.state import saved
 from startup_ray.trainers.writer import Writer
 
 Validate = Callable[[int], Findings]
@@ -173,10 +172,7 @@ class Recorder:
             return self._model(BEST_MODEL)
 
     def _model(self, name: str) -> dict[str, bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.keras")
-            self._program.model.save(path)
-            return {CLASSES: self._classes, name: path.read_bytes()}
+        return {CLASSES: self._classes, name: saved(self._program.model)}
 
     def _write(self, files: Files, more: Files = dict) -> None:
         """Have files written in the background: `more`, made there, and then `files`, whose content is that of now."""

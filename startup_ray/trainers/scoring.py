@@ -29,7 +29,7 @@ from startup_ray.jobfile import parse_job
 from startup_ray.metrics import Stats
 from startup_ray.runs import BEST_MODEL, JOB
 from startup_ray.scored import ScoredRows
-from startup_ray.storage import Folder
+from startup_ray.storage import Folder, open_folder
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.usercode import locate
 
@@ -139,6 +139,13 @@ def open_model(run: Folder, image_shape: tuple[int, int, int], classes: int) -> 
     model = load_model(run, BEST_MODEL)
     _require_fit(model, image_shape, classes, run.path(BEST_MODEL))
     return model
+
+
+def model_at(place: str) -> tuple[Folder, str]:
+    """The folder and the name of a `.keras` file, or of the best model in the folder of a run."""
+    place = place.rstrip("/")
+    parent, _, name = place.rpartition("/") if place.endswith(".keras") else (place, "", BEST_MODEL)
+    return open_folder(parent or "."), name
 
 
 def load_model(folder: Folder, name: str) -> Any:

@@ -21,10 +21,11 @@ from startup_ray.runs import FEATURES
 from startup_ray.storage import Folder
 from startup_ray.trainers import loop
 from startup_ray.trainers.feed import Feed
-from startup_ray.trainers.gan.judge import EPOCHS, SEED, Judge, judge_of, open_judge, to_bytes, train_classifier
+from startup_ray.trainers.gan.judge import EPOCHS, SEED, Judge, judge_of, open_judge, train_classifier
 from startup_ray.trainers.gan.sampling import Wanted, as_in_training, draw, grid, png, wanted_images
 from startup_ray.trainers.loop import Plan
 from startup_ray.trainers.scoring import use_one_thread
+from startup_ray.trainers.state import saved
 from startup_ray.trainers.sync import alone
 
 SAMPLES = 2_000
@@ -39,7 +40,7 @@ def make_judge(folder: str) -> dict[str, Any]:
     use_one_thread()
     found = digits()
     model = train_classifier(found.train, found.train_labels, CLASSES, seed=SEED, epochs=EPOCHS)
-    Folder(folder).put_whole(FEATURES, to_bytes(model))
+    Folder(folder).put_whole(FEATURES, saved(model))
     judge = judge_of(model, SHAPE)
     features, predicted = judge(found.test)
     told = {"judge's accuracy on test images": float((predicted == found.test_labels).mean())}

@@ -21,13 +21,13 @@ from startup_ray.errors import UsageError
 from startup_ray.fidelity import Moments, frechet_distance, kernel_distance, modes
 from startup_ray.gates import GENERATIVE, Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
-from startup_ray.neighbourhoods import memorisation, nearest, neighbourhoods
+from startup_ray.neighbourhoods import closeness, nearest, neighbourhoods
 from startup_ray.progress import Part, Progress, ignore
 from startup_ray.runs import BEST_MODEL, EVALUATION, FEATURES, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.gan.judge import EPOCHS, Judge, judge_of, make_judge, open_judge, train_classifier
-from startup_ray.trainers.gan.sampling import BATCH_ROWS, Wanted, as_in_training, draw, grid, png, wanted_images
+from startup_ray.trainers.gan.sampling import BATCH_ROWS, Wanted, as_in_training, draw, flat, grid, png, wanted_images
 from startup_ray.trainers.scoring import load_model, use_one_thread
 
 MOST_REAL = 50_000
@@ -83,6 +83,7 @@ def evaluate_gan(
     judge = _judge(run, dataset, options)
     wanted = _wanted(model, train, options.samples, seed)
     sets = _sets(model, wanted, judge, train, test, on_progress)
+    distances, places = nearest(flat(sets.fake[:MOST_COPIES]), flat(_compared(train)))
     document = {
         "evaluation": str(folder),
         "kind": "gan",
@@ -92,13 +93,13 @@ def evaluate_gan(
         "samples": {"generated": len(wanted), "train": len(sets.train_features), "test": len(sets.test_features)},
         "features": {"from": options.features or "a classifier of the train split", "size": judge.size}
         | _accuracy_of(sets, test, judge),
-        "metrics": _metrics(sets, wanted, judge, train, test),
+        "metrics": _metrics(sets, wanted, judge, train, test, distances),
         "floor": _floor(sets),
         "modes": _modes(sets, judge, dataset),
         "classes": list(dataset.classes) if wanted.classes is not None else [],
     }
     document["gates"] = check_gates(gates, document)
-    for name, picture in _pictures(sets, train).items():
+    for name, picture in _pictures(sets, train, distances, places).items():
         folder.put_whole(name, picture)
     put_json(folder, EVALUATION, document)
     return document
@@ -171,16 +172,17 @@ def _sets(
     )
 
 
-def _metrics(sets: _Sets, wanted: Wanted, judge: Judge, train: Rows, test: Rows) -> dict[str, float | None]:
+def _metrics(
+    sets: _Sets, wanted: Wanted, judge: Judge, train: Rows, test: Rows, distances: np.ndarray
+) -> dict[str, float | None]:
+    """`distances` are those of the first samples to the nearest training image."""
     found: dict[str, float | None] = dict.fromkeys(GENERATIVE)
     found |= _distances(sets.fake_features, sets.train_features)
     if judge.num_classes > 1:
         seen = modes(sets.predicted, judge.num_classes)
         found |= {"entropy": seen.entropy, "rarest": seen.rarest, "missing": float(len(seen.missing))}
-    most = max(min(MOST_REAL, MOST_PIXELS // sets.fake[0].size), 1)
     if len(test):
-        flat = [_flat(part) for part in (sets.fake[:MOST_COPIES], train.images[:most], test.images[:most])]
-        near = memorisation(*flat)
+        near = closeness(distances, nearest(flat(_compared(test)), flat(_compared(train)))[0])
         found |= {"nearest_ratio": near["ratio"], "nearest_ratio_p5": near["ratio_p5"], "copies": near["copies"]}
     if wanted.classes is not None:
         found["cas"] = _classification_accuracy(sets.fake, wanted.classes, test)
@@ -237,18 +239,16 @@ def _classification_accuracy(images: np.ndarray, labels: np.ndarray, test: Rows)
     return float((predicted == test.labels[known]).mean())
 
 
-def _pictures(sets: _Sets, train: Rows) -> dict[str, bytes]:
+def _compared(rows: Rows) -> np.ndarray:
+    """As many images as are compared pixel by pixel."""
+    return rows.images[: max(min(MOST_REAL, MOST_PIXELS // rows.images[0].size), 1)]
+
+
+def _pictures(sets: _Sets, train: Rows, distances: np.ndarray, places: np.ndarray) -> dict[str, bytes]:
     """The first samples, and those nearest to a training image, which stands below each."""
-    most = max(min(MOST_REAL, MOST_PIXELS // sets.fake[0].size), 1)
-    looked = sets.fake[:MOST_COPIES]
-    distances, places = nearest(_flat(looked), _flat(train.images[:most]))
     closest = np.argsort(distances, kind="stable")[:PAIRS]
-    pairs = np.concatenate([looked[closest], train.images[places[closest]]])
+    pairs = np.concatenate([sets.fake[closest], train.images[places[closest]]])
     return {
         "samples.png": png(grid(sets.fake[: GRID_ROWS * GRID_COLUMNS], GRID_COLUMNS)),
         "nearest.png": png(grid(pairs, len(closest))),
     }
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return np.asarray(images, np.float32).reshape(len(images), -1)

@@ -10,9 +10,7 @@ Distances between sets of features mean something only beside others by the same
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,10 @@ import numpy as np
 from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError, first_line
 from startup_ray.job import CnnOptions
-from startup_ray.storage import Folder, open_folder
+from startup_ray.storage import Folder
 from startup_ray.trainers.cache import open_split
 from startup_ray.trainers.models import build_cnn
+from startup_ray.trainers.state import saved
 
 BATCH_ROWS = 256
 """Constant, because features differ in their last bits between batch sizes."""
@@ -98,15 +97,7 @@ def train_judge(dataset: Dataset) -> bytes:
     rows = open_split(dataset, "train")
     known = np.flatnonzero(rows.labels >= 0)
     model = train_classifier(rows.images[known], rows.labels[known], len(dataset.classes), seed=SEED, epochs=EPOCHS)
-    return to_bytes(model)
-
-
-def to_bytes(model: Any) -> bytes:
-    """A Keras model as its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.keras")
-        model.save(path)
-        return path.read_bytes()
+    return saved(model)
 
 
 def read_judge(place: str, image_shape: tuple[int, int, int]) -> bytes:
@@ -118,13 +109,11 @@ def read_judge(place: str, image_shape: tuple[int, int, int]) -> bytes:
     Raises:
         UsageError: there is no model, or it does not take such images.
     """
-    from startup_ray.runs import BEST_MODEL
-    from startup_ray.trainers.scoring import load_model
+    from startup_ray.trainers.scoring import load_model, model_at
 
     if place.startswith(INCEPTION):
-        return to_bytes(_inception(place.removeprefix(INCEPTION), image_shape))
-    parent, _, name = place.rpartition("/") if place.endswith(".keras") else (place, "", BEST_MODEL)
-    folder = open_folder(parent or ".")
+        return saved(_inception(place.removeprefix(INCEPTION), image_shape))
+    folder, name = model_at(place)
     _require_fit(load_model(folder, name), image_shape, place)
     return folder.read(name)
 

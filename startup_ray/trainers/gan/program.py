@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from startup_ray.trainers import state
 from startup_ray.trainers.feed import places_of
 from startup_ray.trainers.gan import augment
 from startup_ray.trainers.gan.recipes import Recipe
 from startup_ray.trainers.gan.step import SUMS, Pass, fused
 from startup_ray.trainers.norm import batch_norms
 from startup_ray.trainers.seeds import seed_of
+from startup_ray.trainers.state import Stateful, replaced
 from startup_ray.trainers.sync import Sync
 
 NOISE, AUGMENTATION = 0, 1
@@ -28,7 +28,7 @@ NOISE, AUGMENTATION = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gan:
+class Gan(Stateful):
     model: Any
     """What is kept: noise [N, Z], with classes also label int32 [N] -> images [0, 255]; the generator's weights."""
     generator: Any
@@ -108,7 +108,7 @@ class Gan:
 
         Statistics of BatchNormalization stay: they are averages already.
         """
-        with state.replaced(self.generator.trainable_variables, self.average):
+        with replaced(self.generator.trainable_variables, self.average):
             yield
 
     def messages(self) -> list[int]:
@@ -116,25 +116,6 @@ class Gan:
         weights = [*self.discriminator.trainable_variables, *self.generator.trainable_variables]
         norms = [3 * int(layer.moving_mean.shape[0]) for layer in batch_norms(self.generator)]
         return [sum(int(np.prod(variable.shape)) for variable in weights), *(2 * norms)]
-
-    def arrays(self) -> list[np.ndarray]:
-        """All that training goes on from."""
-        return state.arrays_of(self._variables())
-
-    def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Take over what `arrays` gave.
-
-        Raises:
-            StorageError: they are of another model.
-        """
-        state.restore(self._variables(), arrays)
-
-    def weights_digest(self) -> str:
-        """`sha256:` and hex over shapes, dtypes and bytes of both networks' weights and the average, in order."""
-        return state.digest_of(self._weights())
-
-    def is_finite(self) -> bool:
-        return state.all_finite(self._weights())
 
     def _follow(self, step: Any) -> None:
         """Move the average, faster in the first steps, whose weights are worth little."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from startup_ray.errors import UsageError
@@ -63,7 +63,7 @@ def recipe_of(options: GanOptions) -> Recipe:
     """The recipe with what the job says otherwise."""
     made = _RECIPES[options.recipe]
     own = {name: getattr(options, name) for name in ("noise", "width", "learning_rate", "beta1", "gamma", "ema")}
-    return Recipe(**vars(made) | {name: value for name, value in own.items() if value is not None})
+    return replace(made, **{name: value for name, value in own.items() if value is not None})
 
 
 def base_of(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

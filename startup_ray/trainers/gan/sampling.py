@@ -55,6 +55,11 @@ def draw(model: Any, wanted: Wanted, start: int, stop: int) -> np.ndarray:
     return np.clip(np.round(np.concatenate(found)), 0, 255).astype(np.uint8)
 
 
+def flat(images: np.ndarray) -> np.ndarray:
+    """[n, H, W, C] -> [n, pixels]."""
+    return images.reshape(len(images), -1)
+
+
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """uint8 [n, H, W, C] -> one image uint8 [.., .., C], row by row; what is left of the last row is white."""
     count, height, width, channels = images.shape

@@ -20,7 +20,7 @@ from startup_ray.runs import SAMPLES
 from startup_ray.trainers.cache import Rows
 from startup_ray.trainers.gan.judge import Judge
 from startup_ray.trainers.gan.program import Gan
-from startup_ray.trainers.gan.sampling import BATCH_ROWS, Wanted, as_in_training, draw, grid, png, wanted_images
+from startup_ray.trainers.gan.sampling import BATCH_ROWS, Wanted, as_in_training, draw, flat, grid, png, wanted_images
 from startup_ray.trainers.messages import Emit, Findings, Note
 
 GRID_ROWS, GRID_COLUMNS = 8, 10
@@ -82,8 +82,8 @@ class Watch:
             scores["val/entropy"] = modes(predicted, self.judge.num_classes).entropy
         if len(self.val) and images.size:
             most = min(MOST_REAL, max(MOST_PIXELS // images[0].size, 1))
-            flat = [_flat(part) for part in (images, self.train.images[:most], self.val.images[:most])]
-            scores["val/copies"] = memorisation(*flat)["copies"] or 0.0
+            sets = [flat(part) for part in (images, self.train.images[:most], self.val.images[:most])]
+            scores["val/copies"] = memorisation(*sets)["copies"] or 0.0
         return scores
 
     def _features_of_real(self) -> np.ndarray:
@@ -139,7 +139,3 @@ class Watch:
             raise TrainingError(f"{alarm}, after epoch {epoch}", where="model.on_alarm", hint=hint)
         if self.program.sync.rank == 0:
             self.emit(Note(f"epoch {epoch}: {alarm}", is_warning=True))
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return np.asarray(images, np.float64).reshape(len(images), -1)
