@@ -42,7 +42,7 @@ from startup_ray.trainers.gan.judge import make_judge
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.preflight import WAIT_S, await_room, per_worker
 from startup_ray.trainers.program import Spec
-from startup_ray.trainers.worker import Task, require_gpu, work
+from startup_ray.trainers.worker import GoesOn, Outcome, Task, always, require_gpu, work
 
 log = logging.getLogger("startup_ray")
 
@@ -89,7 +89,6 @@ def train(
     found = checkpoint.newest(folder, note=log.warning)
     if found:
         log.info("train: going on from step %d", found.position.step)
-    task = Task(dataset=dataset, folder=folder, fence=fence, spec=spec, scaling=scaling)
     first_step_s: list[float] = []
 
     def watch(item: TrainProgress | DecodeProgress) -> None:
@@ -98,19 +97,12 @@ def train(
         on_progress(item)
 
     if isinstance(spec.model, GanOptions):
-        _bring_judge(task)
-    try:
-        with _listening(watch) as emit:
-            outcome = _fit(task, emit)
-    finally:
-        folder.delete(RAY)
+        bring_judge(dataset, folder, fence, features=spec.features, threads=scaling.threads_per_worker)
+    outcome = attempt(Task(dataset=dataset, folder=folder, fence=fence, spec=spec, scaling=scaling), on_progress=watch)
     if isinstance(outcome, StartupRayError):
         raise outcome
     document = {
-        "run": str(folder),
-        "model": folder.path(BEST_MODEL),
-        "kind": spec.model.kind,
-        "dataset_digest": dataset.digest,
+        **document_of(folder, spec, dataset),
         "resumed_from": found.position.step if found else None,
         "first_step_s": first_step_s[0] if first_step_s else None,
         **outcome,
@@ -120,19 +112,44 @@ def train(
     return document
 
 
-def _bring_judge(task: Task) -> None:
+def attempt(
+    task: Task, *, on_progress: Callable[[TrainProgress | DecodeProgress], None] = ignore, goes_on: GoesOn = always
+) -> Outcome:
+    """`worker.work` on all workers of the task, started anew as often as it allows.
+
+    Raises:
+        ClusterError, TrainingError, KeyboardInterrupt: as `train`.
+    """
+    try:
+        with _listening(on_progress) as emit:
+            return _fit(task, emit, goes_on)
+    finally:
+        task.folder.delete(RAY)
+
+
+def document_of(folder: Folder, spec: Spec, dataset: Dataset) -> dict[str, Any]:
+    """What a run's document says of it, whatever it has come to."""
+    return {
+        "run": str(folder),
+        "model": folder.path(BEST_MODEL),
+        "kind": spec.model.kind,
+        "dataset_digest": dataset.digest,
+    }
+
+
+def bring_judge(dataset: Dataset, folder: Folder, fence: Fence, *, features: str, threads: int) -> None:
     """Have what judges a GAN's images in the run's folder, before the first of them."""
-    if task.folder.exists(FEATURES):
+    if folder.exists(FEATURES):
         return
-    log.info("train: %s", f"taking features from {task.spec.features}" if task.spec.features else "training the judge")
-    env = worker_environment(task.scaling.threads_per_worker)
-    judge = run_task(make_judge, task.dataset, task.spec.features, stage="bring the judge", env=env)
-    task.fence.check()
+    log.info("train: %s", f"taking features from {features}" if features else "training the judge")
+    env = worker_environment(threads)
+    judge = run_task(make_judge, dataset, features, stage="bring the judge", env=env)
+    fence.check()
     if judge:
-        task.folder.put_whole(FEATURES, judge)
+        folder.put_whole(FEATURES, judge)
 
 
-def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
+def _fit(task: Task, emit: Emit, goes_on: GoesOn = always) -> Outcome:
     """Ray Train's result, or error, as our own."""
     scaling = task.scaling
     run_config: Any = RunConfig(
@@ -149,12 +166,12 @@ def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
     )
     trainer = DataParallelTrainer(
         _on_worker,
-        train_loop_config={"task": task, "emit": emit},
+        train_loop_config={"task": task, "emit": emit, "goes_on": goes_on},
         backend_config=KerasConfig(transport=scaling.transport, gpus_per_worker=scaling.gpus_per_worker),
         scaling_config=ScalingConfig(
             num_workers=scaling.workers,
             use_gpu=bool(scaling.gpus_per_worker),
-            resources_per_worker=per_worker(scaling),
+            resources_per_worker=per_worker(scaling) | ({"memory": task.memory} if task.memory else {}),
             elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=run_config,
@@ -164,15 +181,17 @@ def _fit(task: Task, emit: Emit) -> dict[str, Any] | StartupRayError:
             result: Any = trainer.fit()
         except (ray.train.TrainingFailedError, RayError) as error:
             raise explain(error, task.folder) from error
-    outcome: dict[str, Any] | StartupRayError = result.return_value
+    outcome: Outcome = result.return_value
     return outcome
 
 
-def _on_worker(config: dict[str, Any]) -> dict[str, Any] | StartupRayError:
+def _on_worker(config: dict[str, Any]) -> Outcome:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     try:
-        return work(config["task"], rank=rank, world=world, emit=config["emit"], meet=barrier)
+        return work(
+            config["task"], rank=rank, world=world, emit=config["emit"], meet=barrier, goes_on=config["goes_on"]
+        )
     except StartupRayError:
         raise
     except Exception as error:

@@ -2,7 +2,8 @@
 
     for chunk in chunks(plan, step=0):      # at most `steps_per_call` steps, never across an epoch's or save's end
         ...
-    run(plan, START, steps, batches, hooks)
+    for position in epochs(START, steps, batches, hooks):      # or run(...), which goes through them all
+        ...
 
 Law: where chunks are cut changes no result. Every step computes the same and sums are added one step at a time.
 """
@@ -10,7 +11,7 @@ Law: where chunks are cut changes no result. Every step computes the same and su
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,27 @@ def run(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Position:
+    """`epochs`, one after the other to the last; returns the position at the end."""
+    turns = epochs(position, steps, batches, hooks, clock=clock)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            last: Position = end.value
+            return last
+
+
+def epochs(
+    position: Position,
+    steps: Callable[[Any, Any, int], Any],
+    batches: Iterable[tuple[Chunk, Any, Any]],
+    hooks: Hooks,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Generator[Position, None, Position]:
     """Train on `batches` from `position` to their end, or until it is over.
+
+    Hands out the position after each epoch, when its hooks have been called; whoever asks for no more ends it there.
 
     Args:
         steps: images [k, b, ...], labels [k, b], number of the first step -> float [k, sums], whose first sum is
@@ -120,8 +141,10 @@ def run(
             position = Position(step=position.step, epoch=position.epoch)
         if chunk.saves:
             hooks.on_save(position)
-        if chunk.ends_epoch and hooks.is_over(position):
-            break
+        if chunk.ends_epoch:
+            yield position
+            if hooks.is_over(position):
+                break
         began = clock()  # so that waiting for the next batch counts, and the hooks do not
     return position
 

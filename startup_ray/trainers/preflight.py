@@ -63,6 +63,35 @@ def preflight(
             contract, or not: labelled rows >= global_batch >= accumulate * workers.
         ClusterError: more CPUs or GPUs asked for than the cluster has.
     """
+    spec = make_spec(
+        dataset, model=model, training=training, scaling=scaling, seed=seed, features=features, is_begun=is_begun
+    )
+    require_room(scaling)
+    reason = choose_feed(dataset, training.cache_limit, training.feed)
+    log.log(logging.INFO if reason.feed == "stream" else logging.DEBUG, "train: %s", reason.reason)
+    if needs_examination(spec):
+        log.info("train: looking at the model")
+        note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
+        if note:
+            log.info("train: %s", note)
+    return spec
+
+
+def make_spec(
+    dataset: Dataset,
+    *,
+    model: ModelOptions,
+    training: TrainingOptions,
+    scaling: ScalingOptions,
+    seed: int,
+    features: str = "",
+    is_begun: bool = False,
+) -> Spec:
+    """What `preflight` returns, without a look at the cluster or at what only Keras can judge.
+
+    Raises:
+        UsageError: data and options do not fit together.
+    """
     rows = _require_rows(dataset, model)
     spec = Spec(
         image_shape=dataset.image_shape,
@@ -78,20 +107,13 @@ def preflight(
     if isinstance(model, GanOptions):
         require_trainable(spec)
     _require_batch(dataset, sum(rows), training, scaling)
-    _require_resources(scaling)
     class_weights(training.class_weights, dataset.classes, rows)
-    choice = choose_feed(dataset, training.cache_limit, training.feed)
-    log.log(logging.INFO if choice.feed == "stream" else logging.DEBUG, "train: %s", choice.reason)
     if isinstance(model, CnnOptions):
         feature_shape(dataset.image_shape, model)
+    choice = choose_feed(dataset, training.cache_limit, training.feed)
     if isinstance(model, GanOptions) and choice.feed == "stream":
         hint = "set training.feed: memory, or a larger training.cache_limit"
         raise UsageError(f"a GAN does not train from a stream; {choice.reason}", where="training.feed", hint=hint)
-    if needs_examination(spec):
-        log.info("train: looking at the model")
-        note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
-        if note:
-            log.info("train: %s", note)
     return spec
 
 
@@ -103,10 +125,15 @@ def _placed(options: S, key: str, is_begun: bool) -> S:
     return options.model_copy(update={key: _FIRST[key] if is_begun else location_of(place)})
 
 
-def _require_resources(scaling: ScalingOptions) -> None:
+def require_room(scaling: ScalingOptions) -> int:
+    """Workers that the whole cluster has room for, if nothing else runs there.
+
+    Raises:
+        ClusterError: fewer than are asked for.
+    """
     wanted = per_worker(scaling)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
+    room: int = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
     if room < scaling.min_workers:
         asked = " and ".join(f"{scaling.min_workers * each:g} {name}s" for name, each in wanted.items())
         has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in wanted)
@@ -117,6 +144,7 @@ def _require_resources(scaling: ScalingOptions) -> None:
             + (f" on {len(nodes)} nodes" if len(nodes) > 1 else ""),
             hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
         )
+    return room
 
 
 def per_worker(scaling: ScalingOptions) -> dict[str, float]:

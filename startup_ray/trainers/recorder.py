@@ -19,6 +19,7 @@ import numpy as np
 from startup_ray.errors import TrainingError
 from startup_ray.job import TrainingOptions
 from startup_ray.lease import Fence
+from startup_ray.merit import is_better
 from startup_ray.runs import BEST_MODEL, CLASSES, LAST_MODEL, METRICS
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, tensorboard
@@ -33,7 +34,6 @@ Validate = Callable[[int], Findings]
 """The number of the epoch -> what a look at the model after it found."""
 Files = Callable[[], Mapping[str, bytes]]
 
-LOWER_IS_BETTER = ("val/loss", "val/fid")
 TELL_S = 0.5
 """Between two words of progress at least; each costs the workers CPU time."""
 
@@ -95,6 +95,11 @@ class Recorder:
         if self._step is None and self._speed.is_warm:
             self._step = self._measure()
             self._say(Note(advise(self._step)))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """Metrics of the last whole epoch."""
+        return self._last
 
     def is_over(self, position: Position) -> bool:
         """Whether the best epoch lies `early_stopping` epochs back; never without a val split."""
@@ -219,21 +224,6 @@ def _metrics(attempt: int, lines: Sequence[Mapping[str, Any]], times: Sequence[f
         f"{METRICS}/{attempt:04d}.jsonl": text.encode(),
         tensorboard.name_of(attempt): tensorboard.encode(lines, times),
     }
-
-
-def is_better(line: Mapping[str, Any], best: Mapping[str, Any], monitor: str) -> bool:
-    """Whether an epoch's metrics are better than the best so far; never where nothing was judged.
-
-    Of equals the lower val/loss wins, then the earlier: on a small split many epochs count the same hits.
-    """
-    if monitor not in line:
-        return False
-    return not best or _merit(line, monitor) > _merit(best, monitor)
-
-
-def _merit(line: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    sign = -1 if monitor in LOWER_IS_BETTER else 1
-    return sign * line[monitor], -line.get("val/loss", 0.0)
 
 
 def _next_attempt(folder: Folder) -> int:

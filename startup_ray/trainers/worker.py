@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, StartupRayError
 from startup_ray.job import GanOptions, ScalingOptions
 from startup_ray.lease import Fence
-from startup_ray.runs import FEATURES
+from startup_ray.runs import FEATURES, USED, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint, loop
 from startup_ray.trainers.backend import TRANSPORT
@@ -44,20 +45,49 @@ class Task:
     fence: Fence
     spec: Spec
     scaling: ScalingOptions
+    is_trial: bool = False
+    """Of a sweep: what is used is written down, and an epoch is on storage before it is told of."""
+    memory: int = 0
+    """Bytes that each worker asks Ray for, whatever it then takes; see `tuning/groups.py`."""
+
+
+GoesOn = Callable[[int, Mapping[str, Any]], bool]
+"""Rank of the worker that asks and metrics of the epoch it has done; all are to be answered the same."""
+Outcome = dict[str, Any] | StartupRayError
+"""What `Recorder.finish` tells, or the error that all workers met together and that another try would meet again."""
+
+
+def always(_rank: int, _metrics: Mapping[str, Any]) -> bool:
+    return True
 
 
 def work(
-    task: Task, *, rank: int, world: int, emit: Emit, meet: Callable[[], None]
-) -> dict[str, Any] | StartupRayError:
+    task: Task, *, rank: int, world: int, emit: Emit, meet: Callable[[], None], goes_on: GoesOn = always
+) -> Outcome:
     """Train to the end.
 
     Args:
         meet: waits for the other workers, for as long as one of them may have to decode images.
+        goes_on: False ends the training there, of which an empty document is left.
 
     Returns:
-        What `Recorder.finish` tells, or the error that all workers met together and that another try would meet
-        again. What one worker meets alone is raised: Ray Train then ends the others and tries again.
+        See `Outcome`. What one worker meets alone is raised: Ray Train then ends the others and tries again.
     """
+    with closing(epochs(task, rank=rank, world=world, emit=emit, meet=meet)) as turns:
+        while True:
+            try:
+                line = next(turns)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            if not goes_on(rank, line):
+                return {}
+
+
+def epochs(
+    task: Task, *, rank: int, world: int, emit: Emit, meet: Callable[[], None]
+) -> Generator[Mapping[str, Any], None, Outcome]:
+    """`work`, handing out the metrics of each epoch; whoever closes it ends the training there."""
     spec, choice = task.spec, choose_feed(task.dataset, task.spec.training.cache_limit, task.spec.training.feed)
     feed, rows = _images(task, choice.feed, rank, world, emit)
     plan = _plan(spec)
@@ -66,6 +96,8 @@ def work(
         gpu = sync.broadcast(gpu.encode()).decode()  # one precision for all
         program = sync.agree(lambda: make_program(spec, sync, gpu=gpu))
         state = _restore(task, program, emit)
+        if task.is_trial:
+            sync.on_rank_0(lambda: put_json(task.folder, USED, used(spec, program)))
         steps = loop.many_steps(program.train_step, feed.rows, task.dataset.image_shape, program.sums, sync.sum)
         with Writer() as writer, closing(prefetch(feed.batches(loop.chunks(plan, state.position.step)))) as batches:
             recorder = Recorder(
@@ -87,7 +119,10 @@ def work(
                 on_save=recorder.on_save,
                 is_over=recorder.is_over,
             )
-            loop.run(state.position, steps, _met_alone(batches), hooks)
+            for _ in loop.epochs(state.position, steps, _met_alone(batches), hooks):
+                if task.is_trial:
+                    sync.on_rank_0(writer.flush)
+                yield recorder.last
             return recorder.finish()
     except StartupRayError as error:
         return error
@@ -95,6 +130,17 @@ def work(
         raise error.cause from error
     finally:
         sync.close()
+
+
+def used(spec: Spec, program: Any) -> dict[str, Any]:
+    """What this process trains with, by the keys of a job file, and how many weights that makes."""
+    return {
+        "model": spec.model.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+        "seed": spec.seed,
+        "weights": sum(array.size for array in program.arrays()),
+        "process": {"host": socket.gethostname(), "pid": os.getpid()},
+    }
 
 
 def _plan(spec: Spec) -> Plan:

@@ -18,28 +18,8 @@ from startup_ray.trainers import checkpoint
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.loop import Plan, Position
 from startup_ray.trainers.messages import Findings
-from startup_ray.trainers.recorder import Recorder, is_better
+from startup_ray.trainers.recorder import Recorder
 from startup_ray.trainers.writer import Writer
-
-
-def line(f1: float, loss: float) -> dict[str, float]:
-    return {"val/f1": f1, "val/loss": loss}
-
-
-@pytest.mark.parametrize(
-    ("now", "best", "monitor", "better"),
-    [
-        (line(0.9, 2.0), line(0.8, 1.0), "val/f1", True),
-        (line(0.8, 1.0), line(0.9, 2.0), "val/f1", False),
-        (line(0.9, 1.0), line(0.9, 2.0), "val/f1", True),
-        (line(0.9, 1.0), line(0.9, 1.0), "val/f1", False),
-        (line(0.8, 1.0), line(0.9, 2.0), "val/loss", True),
-        (line(0.0, 9.0), {}, "val/f1", True),
-        ({}, {}, "val/f1", False),
-    ],
-)
-def test_the_best_epoch(now: dict[str, float], best: dict[str, float], monitor: str, better: bool) -> None:
-    assert is_better(now, best, monitor) is better
 
 
 @dataclass(frozen=True)
