@@ -25,6 +25,7 @@ from startup_ray.options import PythonOptions as PythonOptions
 from startup_ray.options import ScalingOptions as ScalingOptions
 from startup_ray.options import TrainingOptions as TrainingOptions
 from startup_ray.section import Fraction, Scaled, Section
+from startup_ray.sweep_options import SweepOptions as SweepOptions
 
 
 class ImageOptions(Section):
@@ -132,6 +133,7 @@ class Job(Section):
     model: ModelOptions = Field(CnnOptions(), description="what is trained")
     training: TrainingOptions = Field(TrainingOptions(), description="how it is trained")
     scaling: ScalingOptions = Field(ScalingOptions(), description="on how much; changes no result beyond float error")
+    sweep: SweepOptions | None = Field(None, description="hyperparameter search over keys of this file")
     evaluation: EvaluationOptions = Field(EvaluationOptions(), description="how it is judged")
 
 
