@@ -1,10 +1,10 @@
-"""One self-contained HTML file about a run, or a comparison of several, and a model card beside it.
+"""One self-contained HTML file about a run or a sweep, or a comparison of several, and a run's model card beside it.
 
     write_report([run.folder], "report.html")
 
-`data.py` reads what lies in a run's folder and in its dataset's, `sections.py` says what is shown of it, `plots.py`
-draws, `render.py` fills the templates. Law: what comes from outside (names, ids, URLs) stays text, and opening the
-file asks no network.
+`data.py` reads what lies in a run's folder and in its dataset's, `sweep_data.py` what lies in a sweep's,
+`sections.py` says what is shown of it, `plots.py` draws, `render.py` fills the templates. Law: what comes from
+outside (names, ids, URLs) stays text, and opening the file asks no network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def write_report(runs: Sequence[Folder], path: str) -> str:
     """Write the report and return its absolute path or URI. A run need be neither finished nor evaluated.
 
     Args:
-        runs: folders of runs; more than one are compared first. Of one, `MODEL_CARD.md` is written beside the report.
+        runs: folders of runs or sweeps; more than one are compared first. Of one run that has been trained,
+            `MODEL_CARD.md` is written beside the report.
         path: of the HTML file, a path or a URI.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +13,6 @@ from startup_ray.comparison import last_evaluation
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import StartupRayError, StorageError, UsageError
 from startup_ray.jobfile import parse_job
-from startup_ray.ledger import redact
 from startup_ray.report.collection import (
     HostFailures,
     LabelRows,
@@ -27,9 +25,9 @@ from startup_ray.report.collection import (
 )
 from startup_ray.report.mistakes import Mistakes, read_mistakes
 from startup_ray.report.samples import MAX_GRIDS, Samples, read_samples
+from startup_ray.report.sweep_data import Sweep, is_sweep, read_sweep, sweep_of
+from startup_ray.report.wording import without_secrets
 from startup_ray.storage import Folder
-
-_URL = re.compile(r"https?://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +56,12 @@ class View:
     labels: list[LabelRows] = field(default_factory=list)
     mistakes: Mistakes = field(default_factory=Mistakes)
     samples: Samples = field(default_factory=Samples)
+    is_sweep: bool = False
+    """It is no run, but a sweep of them: `train` is empty."""
+    from_sweep: str = ""
+    """Of a run: the folder of the sweep that its values come from, which may be gone."""
+    sweep: Sweep | None = None
+    """This one, or that."""
 
     @property
     def is_gan(self) -> bool:
@@ -92,10 +96,13 @@ def _read_view(run: Folder, max_mistakes: int, max_grids: int, of_datasets: dict
     evaluation = runs.read_json(judged, runs.EVALUATION) if judged else {}
     predictions = judged / "predictions" if judged else None
     loaded = yaml.safe_load(job_text)
+    train = runs.read_json(run, runs.EXIT)
+    is_one = is_sweep(run, train)
+    from_sweep, found = ("", read_sweep(run)) if is_one else sweep_of(run)
     view = View(
         name=run.name,
         folder=str(run),
-        train=runs.read_json(run, runs.EXIT),
+        train={} if is_one else train,
         evaluation=evaluation,
         has_predictions=bool(predictions and predictions.list()),
         history=runs.read_history(run),
@@ -103,6 +110,9 @@ def _read_view(run: Folder, max_mistakes: int, max_grids: int, of_datasets: dict
         job=loaded if isinstance(loaded, dict) else {},
         job_text=job_text,
         asked=_asked(job_text),
+        is_sweep=is_one,
+        from_sweep=without_secrets(from_sweep),
+        sweep=found,
     )
     if view.is_gan:
         view, predictions = replace(view, samples=read_samples(run, judged, most=max_grids)), None
@@ -118,11 +128,6 @@ def _read_view(run: Folder, max_mistakes: int, max_grids: int, of_datasets: dict
         }
     mistakes = read_mistakes(dataset, predictions, evaluation["classes"], max_mistakes) if predictions else Mistakes()
     return replace(view, dataset=dataset, mistakes=mistakes, **of_datasets[dataset.digest])
-
-
-def without_secrets(text: str) -> str:
-    """The text with every URL in it redacted (see `ledger.redact`)."""
-    return _URL.sub(lambda found: redact(found[0]), text)
 
 
 def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from startup_ray.report.data import View, without_secrets
+from startup_ray.report.data import View
 from startup_ray.report.plots import Plot
-from startup_ray.report.wording import count, distance, number, percent
+from startup_ray.report.wording import count, distance, number, percent, without_secrets
 
 MEANINGS = {
     "fid": "distance of features' mean and spread from training; 0 is best",

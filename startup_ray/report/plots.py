@@ -10,18 +10,20 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 # matplotlib knows no CSS variables: these stand for them until the text is written.
-_INK, _RULE = "#010203", "#010204"
+_INK, _RULE, _BAD = "#010203", "#010204", "#010208"
 _SERIES = ("#010205", "#010206", "#010207")
 _CSS = {
     _INK: "currentColor",
     _RULE: "var(--rule)",
+    _BAD: "var(--bad)",
     **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES, 1)},
 }
 _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",  # text stays text, in the page's own font
+    "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "startup_ray",  # the same values give the same bytes
     "font.family": "sans-serif",
     "font.size": 9,
@@ -33,6 +35,8 @@ _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "grid.color": _RULE,
 }
 MAX_MARKERS = 40
+MANY = 60
+"""Trials from which their curves are thin, so that they do not become one area."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,49 @@ def reliability(table: Sequence[Mapping[str, float]], *, title: str, key: str) -
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         return _written(figure, title, key)
+
+
+def trial_curves(
+    lines: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, label: str, may_be_log: bool, title: str, key: str
+) -> str:
+    """What trials have reached over epochs as an `<svg>` element; empty if none has reached anything.
+
+    Args:
+        lines: what each is (`stopped`, `diverged`, `finished` or `winner`), and its epochs and values.
+        label: of the values.
+        may_be_log: where they span orders of magnitude, as losses do.
+        title: as in `curves`, and `key` too.
+    """
+    shown = sorted((line for line in lines if line[1]), key=lambda line: list(_TRIALS).index(line[0]))
+    if not shown:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        thin = {"linewidth": 0.7, "alpha": 0.45} if len(shown) > MANY else {}
+        for kind, points in shown:
+            look = _TRIALS[kind] | (thin if kind != "winner" else {})
+            axes.plot(*zip(*points, strict=True), markevery=[len(points) - 1], **look)
+        ends = [value for _, points in shown for _, value in points]
+        if may_be_log and min(ends) > 0 and max(ends) > 50 * min(ends):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        axes.grid(axis="y", linewidth=0.6)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0, which="both")
+        return _written(figure, title, key)
+
+
+_TRIALS: dict[str, dict[str, Any]] = {
+    "stopped": {"color": _INK, "linewidth": 0.8, "alpha": 0.5, "marker": "o", "markersize": 2.5},
+    "diverged": {"color": _BAD, "linewidth": 0.9, "alpha": 0.8, "marker": "x", "markersize": 5},
+    "finished": {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.85, "marker": "o", "markersize": 3},
+    "winner": {"color": _SERIES[1], "linewidth": 2.6, "marker": "o", "markersize": 5},
+}
+"""How each kind of trial is drawn; the later over the earlier."""
 
 
 def _points(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:

@@ -11,7 +11,19 @@ import startup_ray
 from startup_ray.report.data import View, flat
 from startup_ray.report.gan import differ
 from startup_ray.report.sections import shown
-from startup_ray.report.wording import count, distance, number, percent, points, span, wording
+from startup_ray.report.sweep_verdict import chip
+from startup_ray.report.wording import (
+    count,
+    distance,
+    metric_name,
+    number,
+    percent,
+    points,
+    score,
+    setting,
+    span,
+    wording,
+)
 
 MAX_DIFFERENCES = 6
 COMPARED = ("accuracy", "f1", "balanced_accuracy")
@@ -35,6 +47,9 @@ def environment() -> Environment:
         "span": span,
         "points": points,
         "wording": wording,
+        "score": score,
+        "setting": setting,
+        "metric_name": metric_name,
     }
     return made
 
@@ -69,6 +84,8 @@ def describe(view: View, key: str) -> dict[str, Any]:
 
 def verdict(view: View) -> tuple[str, str]:
     """One word for the eye and its kind: good, bad or open."""
+    if view.is_sweep and view.sweep:
+        return chip(view.sweep)
     gates = view.evaluation.get("gates", [])
     if not view.evaluation:
         return ("not evaluated", "open") if view.train else ("not finished", "open")

@@ -1,6 +1,6 @@
 """The sections of a run's report, in their order. A new one is a function here and a template beside it.
 
-    Section("sweep", "Sweep", sweep)        # shown with templates/sweep.html.jinja, unless `sweep(view, key)` is None
+    Section("data", "Data", data)           # shown with templates/data.html.jinja, unless `data(view, key)` is None
 
 In its template `s` is what the function returns, `view` the run, and `run.key` begins every id of the run.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from startup_ray.report import classifier, gan
+from startup_ray.report import classifier, gan, sweep, sweep_verdict
 from startup_ray.report.data import View
 from startup_ray.report.plots import curves
 
@@ -36,6 +36,8 @@ class Section:
 
 
 def verdict(view: View, key: str) -> Values:  # noqa: ARG001
+    if view.is_sweep:
+        return sweep_verdict.verdict(view)
     if view.is_gan:
         return gan.verdict(view)
     rows = view.evaluation.get("rows", {})
@@ -66,13 +68,14 @@ def training(view: View, key: str) -> Values | None:
 
 
 def reproduce(view: View, key: str) -> Values:  # noqa: ARG001
-    return {}
+    return sweep_verdict.commands(view) if view.is_sweep else {}
 
 
 SECTIONS = (
     Section("verdict", "", verdict),
     Section("asked", "What was asked", asked),
     Section("data", "Data", data, is_long=True),
+    Section("sweep", "Sweep", sweep.sweep, is_long=True),
     Section("training", "Training", training),
     Section("metrics", "Metrics", classifier.metrics),
     Section("classes", "Classes", classifier.classes),

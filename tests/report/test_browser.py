@@ -13,6 +13,7 @@ from startup_ray.report import write_report
 from startup_ray.storage import Folder
 from tests.report.made import HISTORY, JOB, dataset_in, judged, run_in
 from tests.report.made_gan import gan_in, judged_gan
+from tests.report.made_sweep import BEST, confirmed, finished, many, searched, sweep_in, trial_in
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = ("</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }} & 'x'")
@@ -34,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Reports of a classifier, of a GAN, of three runs and of both kinds, of classes whose names are attacks."""
+    """Reports of a classifier, of a GAN, of three runs, of both kinds and of sweeps; names in them are attacks."""
     storage = Folder(str(tmp_path_factory.mktemp("pages")))
     dataset = dataset_in(storage / "dataset", EVIL)
     names = ("a-1", "b-1", "c-1")
@@ -43,15 +44,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         judged(storage / name, dataset, wrong=4 * i + 2)
     judged_gan(gan_in(storage / "gan-1"), dataset)
     folders = [storage / name for name in names]
+    searched(sweep_in(storage / "sweep-1", dataset=dataset))
+    confirmed(storage / "sweep-1", {1: (0.94, 0.945, 0.95), 0: (0.95, 0.93, 0.1)})
+    for i, evil in enumerate(EVIL, start=20):
+        values = BEST[0] | {"training.optimizer": evil, evil: [evil]}
+        trial_in(storage / "sweep-1", i, values, [0.5], state="failed", reason=f"{evil} " * 20)
+    test = {"trial": 4, "metrics": {"accuracy": 0.93}, "intervals": {"accuracy": [0.9, 0.95]}}
+    finished(storage / "sweep-1", importance={"model.dense": 0.4, EVIL[0]: 0.6}, test=test)
+    axes = {f"model.args.{'long_' * i}name_{i}": "choice(a category of many words, b, 'c')" for i in range(12)}
+    many(sweep_in(storage / "sweep-2", space=axes, model={"kind": "python", "build": "x:y"}, confirm=0), 100)
+    finished(storage / "sweep-2")
     return {
         "gan": write_report([storage / "gan-1"], storage.path("gan.html")),
         "mixed": write_report([storage / "gan-1", folders[0]], storage.path("mixed.html")),
         "one": write_report(folders[:1], storage.path("one.html")),
         "several": write_report(folders, storage.path("several.html")),
+        "sweep": write_report([storage / "sweep-1"], storage.path("sweep.html")),
+        "wide sweep": write_report([storage / "sweep-2"], storage.path("wide.html")),
     }
 
 
-@pytest.mark.parametrize("which", ["one", "several", "gan", "mixed"])
+@pytest.mark.parametrize("which", ["one", "several", "gan", "mixed", "sweep", "wide sweep"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1_280])
 def test_nothing_is_wrong_with_the_page(
@@ -119,7 +132,7 @@ def test_links_lead_to_what_they_name(browser: Any, pages: dict[str, str], which
         page.close()
 
 
-@pytest.mark.parametrize("which", ["one", "gan"])
+@pytest.mark.parametrize("which", ["one", "gan", "sweep", "wide sweep"])
 def test_all_that_can_be_used_is_reached_by_keyboard_and_seen(browser: Any, pages: dict[str, str], which: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 900})
     try:
