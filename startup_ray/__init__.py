@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         export_model,
         ingest_images,
         predict_images,
+        search,
         train_model,
         write_report,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "load_job",
     "predict_images",
     "schema",
+    "search",
     "train_model",
     "write_report",
 ]
@@ -55,6 +57,7 @@ _HOME = {
     "load_job": "jobfile",
     "predict_images": "api",
     "schema": "job",
+    "search": "api",
     "train_model": "api",
     "write_report": "api",
 }

@@ -21,16 +21,19 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
 from startup_ray.errors import UsageError
 from startup_ray.job import IngestOptions, Job
+from startup_ray.jobfile import with_values
 from startup_ray.lease import hold
 from startup_ray.ledger import NOTHING, Again, count
 from startup_ray.planning import (
     current_dataset,
     dataset_folder,
     evaluation_folder,
+    finished_sweep,
     job_of,
     judged_by,
     require_finished,
     run_folder,
+    sweep_folder,
 )
 from startup_ray.progress import Progress, ignore
 from startup_ray.provenance import describe
@@ -121,6 +124,55 @@ def train_model(
             on_progress=on_progress,
         )
     return Run(folder, document)
+
+
+def search(dataset: Dataset, job: Job, *, fresh: bool = False, on_progress: Callable[[Progress], None] = ignore) -> Job:
+    """Search the space of `job.sweep`, or go on with it; see `search_values`.
+
+    Returns:
+        The job with the winning values, and without its sweep: what `train_model` takes.
+    """
+    return winner_of(job, search_values(dataset, job, fresh=fresh, on_progress=on_progress))
+
+
+def search_values(
+    dataset: Dataset, job: Job, *, fresh: bool = False, on_progress: Callable[[Any], None] = ignore
+) -> dict[str, Any]:
+    """Search the space of `job.sweep` on the validation split, and train the best again with fresh seeds.
+
+    Args:
+        dataset: what `ingest_images` returned.
+        job: with a sweep, which is done on `job.scaling`.
+        fresh: begin a new sweep folder even if one is there.
+        on_progress: called with `tuning.messages.SweepProgress`.
+
+    Returns:
+        The document of `startup-ray sweep --json`.
+
+    Raises:
+        UsageError: the job has no sweep, its data does not fit, or its budget allows no trial.
+        ClusterError: the cluster has not what a trial asks for.
+        TrainingError: no trial has finished.
+    """
+    folder = sweep_folder(dataset, job, fresh=fresh)
+    document = finished_sweep(folder, job)
+    if document:
+        _say_finished("sweep", folder)
+        return document
+    from startup_ray.session import require_storage
+    from startup_ray.tuning.sweep import sweep
+
+    require_storage(folder)
+    with hold(folder) as lease:
+        describe(folder, job, dataset)
+        document = sweep(dataset, folder, lease.fence, job=job, features=judged_by(job), on_progress=on_progress)
+        write_report([Run(folder, {})], folder.path(runs.REPORT))
+    return document
+
+
+def winner_of(job: Job, document: dict[str, Any]) -> Job:
+    """A job with the values that a sweep of it has found best, and without its sweep."""
+    return with_values(job, document["best"]["values"])
 
 
 def evaluate_model(

@@ -95,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         for verb, text in (
             ("ingest", "manifest -> dataset, with a ledger of every item; run again to go on"),
             ("train", "train the job's model on N workers; run again to resume"),
+            ("sweep", "search the job's space for the best values; run again to go on"),
             ("evaluate", "exact distributed metrics of the best model, and gates"),
-            ("run", "ingest, train, evaluate and report"),
+            ("run", "ingest, sweep if asked, train, evaluate and report"),
         )
     }
     for stage in stages.values():
@@ -190,11 +191,11 @@ def _schema(_: argparse.Namespace) -> int:
 def _stages(args: argparse.Namespace) -> int:
     """`demo`, `run` and the verbs of one stage."""
     from startup_ray.jobfile import load_job
-    from startup_ray.planning import STAGES, need_dataset, plan
+    from startup_ray.planning import need_dataset, plan, stages_of
 
     path = args.job or _digits_job()
     job = load_job(path, set=args.set)
-    stages = STAGES if args.verb in ("demo", "run") else (args.verb,)
+    stages = stages_of(job) if args.verb in ("demo", "run") else (args.verb,)
     again = _again(args)
     steps = plan(job, stages, fresh=args.fresh, again=again)
     if args.dry_run:
@@ -228,7 +229,7 @@ def _survey(job: Job, steps: Sequence[Step], again: Again) -> dict[str, Any]:
 def _carry_out(
     args: argparse.Namespace, job: Job, stages: Sequence[str], dataset: Dataset | None, again: Again
 ) -> Documents:
-    from startup_ray import api
+    from startup_ray import api, runs
     from startup_ray.console import progress
     from startup_ray.planning import find_run
 
@@ -239,11 +240,17 @@ def _carry_out(
         documents["ingest"] = dataset.document()
     if "train" in stages and "evaluate" in stages:
         api.require_judgeable(dataset, job)
+    if "sweep" in stages:
+        with progress("sweep", quiet=args.quiet) as show:
+            documents["sweep"] = api.search_values(dataset, job, fresh=args.fresh, on_progress=show)
+        job = api.winner_of(job, documents["sweep"])
     if "train" in stages:
         with progress("train", quiet=args.quiet) as show:
             run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)
         documents["train"] = run.document
-    elif stages != ("ingest",):
+        if "sweep" in stages:
+            runs.put_json(run.folder, runs.SWEEP, {"sweep": documents["sweep"]["sweep"]})
+    elif stages not in (("ingest",), ("sweep",)):
         run = find_run(dataset, job)
     if "evaluate" in stages:
         with progress("evaluate", quiet=args.quiet) as show:

@@ -60,7 +60,8 @@ def progress(stage: str, *, quiet: bool) -> Iterator[Callable[[Progress], None]]
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _table() if stage == "train" else _bar(stage) as show:
+        tables = {"train": _table, "sweep": _trials}
+        with tables[stage]() if stage in tables else _bar(stage) as show:
             yield show
     else:
         yield _lines(stage)
@@ -101,6 +102,39 @@ def _table() -> Iterator[Callable[[Progress], None]]:
             live.update(Group(*([epoch_table(rows)] if rows else []), Text(f"train    {event.text}")))
 
         yield show
+
+
+@contextmanager
+def _trials() -> Iterator[Callable[[Any], None]]:
+    """The trials that run as a table, all others counted under it."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True), refresh_per_second=5) as live:
+        yield lambda event: live.update(Group(trial_table(event), Text(f"sweep    {event.text}")))
+
+
+def trial_table(event: Any) -> Any:
+    """A `rich` table of `tuning.messages.SweepProgress`: the best trial, then a row for each that runs."""
+    from rich.table import Table
+
+    table = Table("trial", "epochs", event.metric, "values", box=None, header_style="bold", pad_edge=False)
+    if event.best is not None:
+        number, score, values = event.best
+        table.add_row(f"{number}", "best", f"{score:.4f}", values_text(values))
+    for number, epochs, score, values in event.running:
+        table.add_row(f"{number}", f"{epochs}", "-" if score is None else f"{score:.4f}", values_text(values))
+    return table
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """`learning_rate 0.0016, dense 128`: keys without their sections."""
+    shown = [
+        f"{key.rpartition('.')[2]} {f'{value:.3g}' if isinstance(value, float) else value}"
+        for key, value in values.items()
+    ]
+    return ", ".join(shown)
 
 
 def epoch_table(rows: Sequence[Mapping[str, float]]) -> Any:
@@ -181,6 +215,27 @@ def _train(document: Mapping[str, Any]) -> str:
     return f"run       {document['run']}\n          {document['steps']} steps, {speed}\n          {named}"
 
 
+def _sweep(document: Mapping[str, Any]) -> str:
+    best = document["best"]
+    states = ", ".join(f"{document[name]} {name}" for name in ("finished", "stopped", "diverged", "failed"))
+    interval = " ({:.4f} to {:.4f} with fresh seeds)".format(*best["interval"]) if best.get("interval") else ""
+    lines = [
+        f"{document['trials']} trials: {states}; {document['epochs']} epochs",
+        f"best {document['metric']} {best['value']:.4f}{interval}",
+        f"trial {best['trial']}: {values_text(best['values'])}",
+    ]
+    if others := best.get("as_good"):
+        trials = f"trial{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
+        lines.append(f"which may be chance: {trials} may be as good")
+    if document["test"]:
+        lines.append(f"test: {_few(document['test']['metrics'])}")
+    return "\n          ".join([f"sweep     {document['sweep']}", *lines]) + f"\njob       {document['job']}"
+
+
+def _few(metrics: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:4] if value is not None)
+
+
 def _evaluate(document: Mapping[str, Any]) -> str:
     gates = [f"{gate['gate']}: {'met' if gate['passed'] else 'NOT met'}" for gate in document["gates"]]
     if document.get("kind") == "gan":
@@ -203,4 +258,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-_SUMMARIES = {"ingest": _ingest, "train": _train, "evaluate": _evaluate, "report": _report}
+_SUMMARIES = {"ingest": _ingest, "sweep": _sweep, "train": _train, "evaluate": _evaluate, "report": _report}

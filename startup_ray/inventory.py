@@ -45,7 +45,7 @@ class Entry:
     changed: float
     """Time of the last change, seconds since the epoch."""
     dataset: str = ""
-    """Folder of the dataset that a run has learnt from."""
+    """Folder of the dataset that a run or a sweep has learnt from."""
 
 
 def entries(storage: str, *, clock: Callable[[], float] = time.time) -> list[Entry]:
@@ -92,7 +92,7 @@ def _require_unused(chosen: Sequence[Entry], all_entries: Sequence[Entry]) -> No
             raise UsageError(
                 f"{dataset.name} is the dataset of {', '.join(users[:3])}" + (", ..." if len(users) > 3 else ""),
                 where=str(dataset.folder),
-                hint="a run is evaluated and goes on with its dataset: delete both together, or keep both",
+                hint="a run is evaluated, and a sweep goes on, with its dataset: delete both together, or keep both",
             )
 
 
@@ -121,5 +121,5 @@ def _read(kind: Kind, folder: Folder, clock: Callable[[], float]) -> Entry | Non
         owner=owner,
         bytes=size,
         changed=changed,
-        dataset=str(read_json(folder, DATASET).get("dataset", "")) if kind == "run" else "",
+        dataset=str(read_json(folder, DATASET).get("dataset", "")) if kind != "dataset" else "",
     )

@@ -12,7 +12,7 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
 from startup_ray.job import Job, PythonOptions
-from startup_ray.jobfile import load_job, parse_job
+from startup_ray.jobfile import load_job, parse_job, with_values
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
@@ -20,7 +20,7 @@ from startup_ray.session import require_lasting
 from startup_ray.storage import Folder, open_folder
 from startup_ray.usercode import locate
 
-STAGES = ("ingest", "train", "evaluate", "report")
+STAGES = ("ingest", "sweep", "train", "evaluate", "report")
 State = Literal["finished", "resumes", "new", "waits"]
 
 
@@ -53,6 +53,29 @@ def run_folder(dataset: Dataset, job: Job, *, fresh: bool = False) -> Folder:
     return series.next() if fresh else series.newest()
 
 
+def stages_of(job: Job) -> tuple[str, ...]:
+    """What `run` does: no sweep where none is asked for."""
+    return tuple(stage for stage in STAGES if stage != "sweep" or job.sweep is not None)
+
+
+def sweep_folder(dataset: Dataset, job: Job, *, fresh: bool = False) -> Folder:
+    """Where this job's sweep on this dataset lies or will lie.
+
+    Raises:
+        UsageError: the job has none.
+    """
+    require_lasting(job.storage)
+    series = _sweeps(dataset, job)
+    return series.next() if fresh else series.newest()
+
+
+def finished_sweep(folder: Folder, job: Job) -> dict[str, Any]:
+    """The document of a sweep that has done all that the job asks for now; empty if it has not."""
+    document = runs.read_json(folder, runs.EXIT)
+    is_done = job.sweep is not None and document.get("asked") == runs.extent(job.sweep)
+    return document if is_done else {}
+
+
 def evaluation_folder(run: Run, dataset: Dataset, job: Job, *, split: str = "test") -> Folder:
     """Where the evaluation of this run by these options lies or will lie."""
     return run.folder / "evaluations" / runs.evaluation_key(dataset.digest, split, job.evaluation)
@@ -79,13 +102,17 @@ def current_dataset(job: Job, folder: Folder, again: Again = NOTHING) -> Dataset
 
 
 def find_run(dataset: Dataset, job: Job) -> Run:
-    """The newest finished run of this job.
+    """The newest finished run of this job; of one with a finished sweep, first that of the winner.
 
     Raises:
         UsageError: there is none.
     """
-    folder = _runs(dataset, job).newest_with(runs.EXIT)
-    run = runs.read_run(folder or run_folder(dataset, job))
+    winner = _winner(dataset, job)
+    for candidate in (winner, job) if winner else (job,):
+        folder = _runs(dataset, candidate).newest_with(runs.EXIT)
+        if folder is not None:
+            return runs.read_run(folder)
+    run = runs.read_run(run_folder(dataset, winner or job))
     require_finished(run)
     return run
 
@@ -193,13 +220,32 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False, again
     state: State = "finished" if dataset else _begun(folder)
     steps = {stage: Step(stage=stage, state="waits") for stage in STAGES}
     steps["ingest"] = Step(stage="ingest", state=state, folder=str(folder), needs_ray=dataset is None)
-    if dataset is not None:
+    found: Job | None = job
+    if dataset is not None and "sweep" in stages:
+        steps["sweep"], found = _plan_sweep(dataset, job, fresh=fresh)
+    if dataset is not None and found is not None:
+        job = found
         trained = None if "train" in stages else _runs(dataset, job).newest_with(runs.EXIT)
         run = runs.read_run(trained or run_folder(dataset, job, fresh=fresh and "train" in stages))
         steps |= {step.stage: step for step in _plan_run(job, dataset, run)}
         if fresh and "evaluate" in stages and steps["evaluate"].state == "finished":
             steps["evaluate"] = _plan_evaluation(job, dataset, steps["evaluate"].folder, "new")
     return [steps[stage] for stage in stages]
+
+
+def _plan_sweep(dataset: Dataset, job: Job, *, fresh: bool) -> tuple[Step, Job | None]:
+    """The step, and the job that is trained after it, if that is known."""
+    folder = sweep_folder(dataset, job, fresh=fresh)
+    document = finished_sweep(folder, job)
+    state: State = "finished" if document else _begun(folder)
+    step = Step(stage="sweep", state=state, folder=str(folder), needs_ray=not document)
+    return step, with_values(job, document["best"]["values"]) if document else None
+
+
+def _winner(dataset: Dataset, job: Job) -> Job | None:
+    """The job with the values that its newest finished sweep has found."""
+    folder = _sweeps(dataset, job).newest_with(runs.EXIT) if job.sweep is not None else None
+    return with_values(job, runs.read_json(folder, runs.EXIT)["best"]["values"]) if folder is not None else None
 
 
 def _plan_run(job: Job, dataset: Dataset, run: Run) -> list[Step]:
@@ -224,9 +270,18 @@ def _datasets(job: Job) -> runs.Series:
 
 
 def _runs(dataset: Dataset, job: Job) -> runs.Series:
+    return runs.run_series(job.storage, job.name, _run_key(dataset, job))
+
+
+def _sweeps(dataset: Dataset, job: Job) -> runs.Series:
+    if job.sweep is None:
+        raise UsageError("the job has no sweep", where="sweep", hint="give it a section `sweep` with a `space`")
+    return runs.sweep_series(job.storage, job.name, runs.sweep_key(_run_key(dataset, job), job.sweep))
+
+
+def _run_key(dataset: Dataset, job: Job) -> str:
     code = locate(job.model.build).digest() if isinstance(job.model, PythonOptions) else ""
-    key = runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, code=code)
-    return runs.run_series(job.storage, job.name, key)
+    return runs.run_key(dataset.digest, job.ingest.image, job.model, job.training, job.seed, code=code)
 
 
 def _begun(folder: Folder) -> State:

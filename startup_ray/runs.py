@@ -6,6 +6,8 @@
                                             samples/<epoch>.png features.keras (GANs)
                                             evaluations/<key>/{evaluation.json, predictions/*.parquet} report.html
                                             exports/{model.keras, savedmodel/, model.onnx, classes.json}
+    <storage>/sweeps/<name>-<key>-<n>/      job.yaml environment.json trials/<number>/ (each a run) exit.json
+                                            report.html best.yaml trials.csv optuna.sqlite3
 
 Same key: resume, or print the result again when finished. Changed key: a new folder. Fresh: the next n.
 """
@@ -21,6 +23,7 @@ from typing import Any
 from startup_ray.errors import StorageError, UsageError
 from startup_ray.job import EvaluationOptions, ImageOptions, IngestOptions, ModelOptions, TrainingOptions
 from startup_ray.storage import Folder, open_folder
+from startup_ray.sweep_options import SweepOptions
 
 DATASET = "dataset.json"
 JOB = "job.yaml"
@@ -36,6 +39,10 @@ BEST_MODEL = "model.keras"
 LAST_MODEL = "last.keras"
 EXPORTS = "exports"
 SAMPLES = "samples"
+SWEEP = "sweep.json"
+"""In the folder of a run: the sweep that its values come from."""
+USED = "used.json"
+"""What a trial of a sweep was trained with, as its worker has seen it."""
 FEATURES = "features.keras"
 """By which a GAN's images are judged."""
 
@@ -74,6 +81,20 @@ def run_key(
     """
     parts = [digest, _plain(image), {"kind": model.kind, **_changed(model)}, _changed(training), seed]
     return _key(*parts, *([code] if code else []))
+
+
+def sweep_key(run: str, options: SweepOptions) -> str:
+    """8 hex digits from the key of the run that is varied, and from what decides what is found, but not how much of it.
+
+    So a sweep with more trials or a larger budget goes on with what was found before.
+    """
+    more = {"metric", "mode", "searcher", "scheduler", "min_epochs", "reduction"}
+    return _key(run, options.model_dump(mode="json", include=more), sorted(options.space.items()))
+
+
+def extent(options: SweepOptions) -> dict[str, Any]:
+    """How much a sweep is asked to find: it has finished when it was asked for the same before."""
+    return options.model_dump(mode="json", include={"trials", "budget", "epochs", "confirm", "seeds", "test"})
 
 
 def evaluation_key(dataset_digest: str, split: str, options: EvaluationOptions) -> str:
@@ -127,6 +148,11 @@ def dataset_series(storage: str, name: str, key: str) -> Series:
 def run_series(storage: str, name: str, key: str) -> Series:
     """Training runs of this name and key."""
     return Series(open_folder(storage) / "runs", f"{name}-{key}", first=f"{name}-{key}-1")
+
+
+def sweep_series(storage: str, name: str, key: str) -> Series:
+    """Sweeps of this name and key."""
+    return Series(open_folder(storage) / "sweeps", f"{name}-{key}", first=f"{name}-{key}-1")
 
 
 def read_run(folder: Folder) -> Run:

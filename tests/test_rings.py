@@ -19,6 +19,15 @@ RINGS: dict[str, int] = {
             "errors",
             "section",
             "options",
+            "space",
+            "sweep_options",
+            "merit",
+            "rungs",
+            "tuning",
+            "tuning.journal",
+            "tuning.measure",
+            "tuning.conductor",
+            "tuning.leaderboard",
             "job",
             "jobfile",
             "usercode",
@@ -55,6 +64,12 @@ RINGS: dict[str, int] = {
     ),
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
+    **dict.fromkeys(["study", "tuning.messages"], 1),
+    **dict.fromkeys(["report.board", "report.parallel", "report.scales"], 1),
+    **dict.fromkeys(["report.sweep", "report.sweep_data", "report.sweep_verdict"], 1),
+    **dict.fromkeys(
+        ["tuning.trial", "tuning.referee", "tuning.groups", "tuning.edge", "tuning.results", "tuning.sweep"], 2
+    ),
     **dict.fromkeys(["trainers", "trainers.models", "trainers.sync", "trainers.cnn", "trainers.loop"], 1),
     **dict.fromkeys(
         ["trainers.writer", "trainers.messages", "trainers.recorder", "trainers.scaling", "trainers.tensorboard"], 1

@@ -1,0 +1,250 @@
+"""A sweep from its first trial to its winner; what each part decides is told where it lives.
+
+    document = sweep(dataset, folder, lease.fence, job=job, on_progress=print)
+
+Run again on the same folder it goes on where it was, also with more trials, a larger budget or more confirmation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import TrainingError, UsageError
+from startup_ray.job import Job, ScalingOptions
+from startup_ray.jobfile import with_values
+from startup_ray.lease import Fence
+from startup_ray.options import GanOptions
+from startup_ray.rungs import Rungs
+from startup_ray.runs import put_json, read_json
+from startup_ray.space import around, probes
+from startup_ray.storage import Folder
+from startup_ray.study import Study
+from startup_ray.sweep_options import SweepOptions
+from startup_ray.trainers.launch import bring_judge
+from startup_ray.trainers.preflight import make_spec, preflight, require_room
+from startup_ray.trainers.program import Spec
+from startup_ray.tuning.conductor import Conductor, Limits
+from startup_ray.tuning.edge import Relay, carry_out
+from startup_ray.tuning.journal import Trial, pick
+from startup_ray.tuning.leaderboard import ranked
+from startup_ray.tuning.measure import Measure, measure_of
+from startup_ray.tuning.messages import SweepProgress, progress_of
+from startup_ray.tuning.results import finish, test_winner
+from startup_ray.tuning.trial import Terms, Train, train
+
+log = logging.getLogger("startup_ray")
+
+SPENT = "spent.json"
+"""Wall time of the search so far."""
+Show = Callable[[SweepProgress], None]
+
+
+def sweep(
+    dataset: Dataset,
+    folder: Folder,
+    fence: Fence,
+    *,
+    job: Job,
+    features: str = "",
+    on_progress: Show = lambda _: None,
+    trains: Train = train,
+) -> dict[str, Any]:
+    """Search, train the best again with fresh seeds, and write down who has won.
+
+    Args:
+        fence: the right to write `folder`.
+        job: with a `sweep`.
+        features: what a GAN's images are judged by, as `evaluation.features` names it.
+        on_progress: called in this thread.
+        trains: what a trial does.
+
+    Returns:
+        The document of `startup-ray sweep --json`.
+
+    Raises:
+        UsageError: data, job and metric do not fit together, or the budget allows no trial.
+        ClusterError: the cluster has not what a trial asks for.
+        TrainingError: no trial has finished.
+        KeyboardInterrupt: after Ctrl-C; run it again to go on.
+    """
+    options = job.sweep
+    if options is None:
+        raise UsageError("the job has no sweep", where="sweep", hint="give it a section `sweep` with a `space`")
+    scaling = job.scaling if options.trial == "nested" else job.scaling.model_copy(update={"workers": 1})
+    measure = measure_of(job, options)
+    spec = preflight(dataset, model=job.model, training=job.training, scaling=scaling, seed=job.seed, features=features)
+    _require_worth(options, measure, spec, dataset)
+    _require_trainable(job, options, dataset, scaling)
+    if isinstance(job.model, GanOptions):
+        bring_judge(dataset, folder, fence, features=features, threads=scaling.threads_per_worker)
+    terms = Terms(
+        dataset=dataset,
+        folder=folder,
+        fence=fence,
+        job=job,
+        scaling=scaling,
+        is_nested=options.trial == "nested",
+        train=trains,
+    )
+    parts = _Parts(terms=terms, options=options, measure=measure, slots=_slots(options, scaling))
+    pids = carry_out(
+        Relay(parts.conductors()),
+        terms,
+        slots=parts.slots,
+        on_change=lambda conductor: on_progress(progress_of(conductor, measure)),
+    )
+    trials = terms.journal.read()
+    best = ranked(trials, measure)
+    if not best:
+        raise _nothing_finished(trials, folder)
+    confirmed = parts.confirmed(trials)
+    tested = test_winner(terms, best, confirmed, measure) if options.test else {}
+    searched = [trial for trial in trials if trial.of is None]
+    return finish(terms, searched, confirmed, measure, processes=len(pids), tested=tested)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The search, and the confirmation of what it finds."""
+
+    terms: Terms
+    options: SweepOptions
+    measure: Measure
+    slots: int
+
+    def conductors(self) -> Iterator[Conductor]:
+        """The second is asked for when the first has had enough, and made from what is in the journal then."""
+        before = self.terms.journal.read()
+        if before:
+            log.info("sweep: going on with %d trials", len(before))
+        yield self._search(before)
+        if self.options.confirm:
+            yield self._confirm(self.terms.journal.read())
+
+    def confirmed(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those trainings with fresh seeds that count."""
+        asked = {(trial.number, seed) for trial, seed in self._wanted(trials)}
+        return [trial for trial in trials if (trial.of, trial.seed) in asked]
+
+    def _wanted(self, trials: Sequence[Trial]) -> list[tuple[Trial, int]]:
+        best = ranked(trials, self.measure)[: self.options.confirm]
+        return [(trial, seed) for seed in fresh_seeds(self.terms.job.seed, self.options.seeds) for trial in best]
+
+    def _search(self, trials: Sequence[Trial]) -> Conductor:
+        terms, options, measure = self.terms, self.options, self.measure
+        own = [trial for trial in trials if trial.of is None]
+        study = Study(options.axes, searcher=options.searcher, mode=measure.mode, seed=terms.job.seed)
+        for trial in own:
+            study.add(trial.number, trial.values)
+            if trial.state != "running":
+                study.tell(trial.number, trial.state, measure.curve(trial))
+
+        def supply(number: int) -> Trial | None:
+            values = study.ask(number)
+            return None if values is None else Trial(number=number, values=values, seed=terms.job.seed)
+
+        def told(trial: Trial) -> None:
+            study.tell(trial.number, trial.state, measure.curve(trial))
+            put_json(terms.folder, SPENT, {"seconds": round(conductor.spent_s, 1)})
+
+        asha = Rungs(mode=measure.mode, min_epochs=options.min_epochs, reduction=options.reduction)
+        conductor = self._conductor(
+            own,
+            trials,
+            supply=supply,
+            told=told,
+            rungs=asha if options.scheduler == "asha" else None,
+            limits=Limits(trials=options.trials, epochs=options.epochs, seconds=options.budget),
+            spent_s=float(read_json(terms.folder, SPENT).get("seconds", 0.0)),
+        )
+        return conductor
+
+    def _confirm(self, trials: Sequence[Trial]) -> Conductor:
+        """The best again with fresh seeds, the same for each of them, to the end."""
+        wanted, own = self._wanted(trials), self.confirmed(trials)
+        done = {(trial.of, trial.seed) for trial in own}
+        left = iter([(trial, seed) for trial, seed in wanted if (trial.number, seed) not in done])
+
+        def supply(number: int) -> Trial | None:
+            trial, seed = next(left, (None, 0))
+            return None if trial is None else Trial(number=number, values=trial.values, seed=seed, of=trial.number)
+
+        return self._conductor(own, trials, supply=supply, limits=Limits(trials=len(wanted)))
+
+    def _conductor(self, own: Sequence[Trial], trials: Sequence[Trial], **more: Any) -> Conductor:
+        return Conductor(
+            own,
+            journal=self.terms.journal,
+            measure=self.measure,
+            slots=self.slots,
+            max_failures=self.terms.scaling.max_failures,
+            expected=lambda trial: _expected(self.terms.job, trial),
+            first=max((trial.number for trial in trials), default=-1) + 1,
+            **more,
+        )
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Seeds that the search has not seen; more of them begin with the same ones."""
+    drawn = (int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) % 2**31 for i in range(2 * count + 1))
+    return [each for each in dict.fromkeys(drawn) if each != seed][:count]
+
+
+def _expected(job: Job, trial: Trial) -> Mapping[str, Any]:
+    """A trial's values as the sections of a job hold them, its seed too."""
+    plain = with_values(job, trial.values).model_dump(mode="json")
+    return {**pick(plain, trial.values), "seed": trial.seed}
+
+
+def _slots(options: SweepOptions, scaling: ScalingOptions) -> int:
+    """Trials that run at the same time. What more than there is room for would wait for could never be free."""
+    room = require_room(scaling) // scaling.min_workers
+    if options.slots is not None and options.slots > room:
+        log.warning("sweep: the cluster has room for %d trials at a time, not for %d", room, options.slots)
+    return min(options.slots or room, room)
+
+
+def _require_worth(options: SweepOptions, measure: Measure, spec: Spec, dataset: Dataset) -> None:
+    """See that a trial can be finished and compared."""
+    if measure.metric.startswith("val/") and not dataset.splits["val"]:
+        hint = "set ingest.split.val, or sweep.metric to one of train/..."
+        raise UsageError(f"{measure.metric} needs a val split, and there is none", where="sweep.metric", hint=hint)
+    axis = next((axis for axis in options.axes if axis.key == "training.epochs"), None)
+    least = -(-spec.steps // spec.steps_per_epoch)
+    if axis is not None:
+        least = int(min(axis.choices) if axis.choices else axis.low)
+    if options.epochs is not None and options.epochs < least:
+        raise UsageError(
+            f"sweep.epochs is {options.epochs}, and a single trial takes {least}: none would finish",
+            where="sweep.epochs",
+            hint=f"set sweep.epochs to {least} or more, or lower training.epochs",
+        )
+
+
+def _require_trainable(job: Job, options: SweepOptions, dataset: Dataset, scaling: ScalingOptions) -> None:
+    """See that a GAN, which does not take all options, takes some value of each axis."""
+    for axis in options.axes if isinstance(job.model, GanOptions) else ():
+        refused = []
+        for value in probes(axis):
+            own = with_values(job, around(options.axes, axis.key, value))
+            try:
+                make_spec(dataset, model=own.model, training=own.training, scaling=scaling, seed=job.seed)
+            except UsageError as error:
+                refused.append(error)
+        if len(refused) == len(probes(axis)):
+            raise UsageError(refused[0].message, where=f"sweep.space.{axis.key}", hint=refused[0].hint)
+
+
+def _nothing_finished(trials: Sequence[Trial], folder: Folder) -> TrainingError:
+    bad = [trial for trial in trials if trial.state in ("failed", "diverged")]
+    if not bad:
+        text, hint = "the budget has ended the search before a trial had finished", "raise sweep.budget or sweep.epochs"
+        return TrainingError(text, where=str(folder), hint=f"{hint}, and run it again: what is there counts")
+    text = f"none of {len(trials)} trials has finished: {bad[0].reason or bad[0].state} (trial {bad[0].number})"
+    return TrainingError(text, where=str(folder), hint="`startup-ray train JOB` shows more of what fails")

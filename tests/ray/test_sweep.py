@@ -1,0 +1,215 @@
+"""Sweeps on a real Ray: nothing is lost whatever is killed, and what a trial finds is what training alone finds."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util import placement_group_table
+
+from startup_ray.dataset import Dataset
+from startup_ray.errors import ClusterError, TrainingError, UsageError
+from startup_ray.job import Job
+from startup_ray.jobfile import load_job, with_values
+from startup_ray.runs import EXIT, USED, read_json
+from startup_ray.storage import Folder
+from startup_ray.tuning.journal import TRIALS
+from startup_ray.tuning.messages import SweepProgress
+from tests.ray.sweeping import Driver, job_with, replayed, run, told, trials_in
+from tests.ray.training import MARKS, await_until, fit, results
+
+pytestmark = MARKS
+
+REPLAY = ("sweep.trials=12", "training.epochs=9")
+ONE_SLOT = "sweep.slots=1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "sweep"))
+
+
+@pytest.fixture(scope="module")
+def replay(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """An undisturbed sweep of replayed trials, one after the other."""
+    folder = Folder(str(tmp_path_factory.mktemp("sweep")))
+    run(dataset, folder, job_with(*REPLAY, ONE_SLOT), trains=replayed)
+    return folder
+
+
+def test_a_sweep_from_the_search_to_the_test_split(dataset: Dataset, folder: Folder) -> None:
+    seen: list[SweepProgress] = []
+    job = job_with("sweep.trials=4", "sweep.confirm=1", "sweep.seeds=2", "sweep.slots=2", "sweep.test=true")
+    document = run(dataset, folder, job, on_progress=seen.append)
+    trials = trials_in(folder)
+    search = [trial for trial in trials if trial.of is None]
+    assert len(search) == document["trials"] == 4
+    assert Counter(trial.state for trial in search)["finished"] == document["finished"] >= 1
+    assert document["finished"] + document["stopped"] == 4
+    # Two slots for all trials; between search and confirmation Ray Tune may end one of two idle processes.
+    assert 2 <= document["processes"] <= 3
+    again = [trial for trial in trials if trial.of is not None]
+    assert len(again) == 2
+    assert len({trial.seed for trial in again}) == 2
+    assert 7 not in {trial.seed for trial in again}
+    assert document["best"]["value"] == pytest.approx(document["leaderboard"][0]["mean"])
+    assert document["test"]["metrics"]["accuracy"] >= 0.3
+    assert seen[-1].phase == "confirm"
+    assert "trainings with fresh seeds" in seen[-1].text
+    _alone_it_is_the_same(dataset, folder, job)
+    _files_are_whole(folder, job)
+
+
+def _alone_it_is_the_same(dataset: Dataset, folder: Folder, job: Job) -> None:
+    """The last of the search that has finished, in a process that had trained others before: bit for bit."""
+    trial = next(one for one in reversed(trials_in(folder)) if one.state == "finished" and one.of is None)
+    own, alone = with_values(job, trial.values), Folder(f"{folder}-alone")
+    document = fit(dataset, alone, model=own.model, training=own.training, workers=1)
+    in_sweep = read_json(folder / TRIALS / f"{trial.number:05d}", EXIT)
+    assert in_sweep["weights_digest"] == document["weights_digest"]
+    assert [dict(trial.lines[epoch]) for epoch in sorted(trial.lines)] == [
+        {
+            **line,
+            "seconds": trial.lines[line["epoch"]]["seconds"],
+            "images_per_s": trial.lines[line["epoch"]]["images_per_s"],
+        }
+        for line in results(alone)
+    ]
+
+
+def _files_are_whole(folder: Folder, job: Job) -> None:
+    best = load_job(folder.path("best.yaml"))
+    assert best.sweep is None
+    assert best.name == job.name
+    lines = folder.read("trials.csv").decode().splitlines()
+    assert len(lines) == 1 + 6
+    with sqlite3.connect(folder.path("optuna.sqlite3")) as database:
+        assert database.execute("select count(*) from trials").fetchone() == (4,)
+
+
+def test_a_slot_that_is_killed_costs_no_trial_and_no_bit(dataset: Dataset, folder: Folder, tmp_path: Path) -> None:
+    never = Folder(str(tmp_path / "never"))
+    words = (ONE_SLOT, "sweep.trials=2", "sweep.scheduler=none", "training.epochs=6")
+    run(dataset, never, job_with(*words))
+    killed: list[int] = []
+
+    def kill(progress: SweepProgress) -> None:
+        if not killed and any(epochs >= 2 for _, epochs, _, _ in progress.running):
+            used = read_json(folder / TRIALS / f"{progress.running[0][0]:05d}", USED)
+            killed.append(used["process"]["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    document = run(dataset, folder, job_with(*words), on_progress=kill)
+    assert killed
+    assert document["processes"] == 2
+    assert told(folder) == told(never)
+    attempts = [len((folder / TRIALS / f"{n:05d}").list("metrics")) for n in range(2)]
+    assert sorted(attempts) == [1, 2]
+
+
+def test_a_driver_that_is_killed_is_gone_on_with(dataset: Dataset, folder: Folder, replay: Folder) -> None:
+    _kill_and_go_on(dataset, folder, [0.5], "driver")
+    assert told(folder) == told(replay)
+    assert _epochs_trained_again(folder) <= 1
+
+
+@pytest.mark.soak
+def test_kills_at_twenty_random_moments(dataset: Dataset, folder: Folder, replay: Folder) -> None:
+    rng = random.Random(8)
+    for i in range(10):
+        place = folder / str(i)
+        _kill_and_go_on(dataset, place, [rng.random(), rng.random()], rng.choice(["driver", "slot"]))
+        assert told(place) == told(replay)
+        assert _epochs_trained_again(place) <= 2
+
+
+def _kill_and_go_on(dataset: Dataset, folder: Folder, shares: list[float], what: str) -> None:
+    total = sum(len(curve) for *_, curve in told(folder)) or 40
+    for share in shares:
+        driver = Driver(dataset, folder, [*REPLAY, ONE_SLOT], replays=True)
+        done = sum(trial.epochs for trial in trials_in(folder))
+        wanted = done + max(1, int(share * (total - done)))
+        await_until(partial(_has_come_to, driver, folder, wanted))
+        if what == "driver":
+            driver.kill()
+        else:
+            _kill_slot(folder)
+            driver.document()
+    Driver(dataset, folder, [*REPLAY, ONE_SLOT], replays=True).document()
+
+
+def _has_come_to(driver: Driver, folder: Folder, epochs: int) -> bool:
+    return sum(trial.epochs for trial in trials_in(folder)) >= epochs or driver.process.poll() is not None
+
+
+def _kill_slot(folder: Folder) -> None:
+    for trial in trials_in(folder):
+        if trial.state == "running":
+            for name in (folder / TRIALS / f"{trial.number:05d}").list("attempts"):
+                with suppress(ProcessLookupError):
+                    os.kill(int(name), signal.SIGKILL)
+
+
+def _epochs_trained_again(folder: Folder) -> int:
+    again = 0
+    for trial in trials_in(folder):
+        place = folder / TRIALS / f"{trial.number:05d}"
+        lines = [name for pid in place.list("attempts") for name in (place / f"attempts/{pid}").list("metrics")]
+        again += len(lines) - trial.epochs
+    return again
+
+
+def test_nested_trials_free_all_they_had_stopped_or_not(dataset: Dataset, folder: Folder) -> None:
+    total = ray.cluster_resources()["CPU"]
+    words = ("sweep.space={training.learning_rate: 'choice(1e-2, 1e-7)'}", "sweep.searcher=grid", ONE_SLOT)
+    more = ("sweep.trial=nested", "sweep.metric=val/loss", "training.monitor=val/loss")
+    document = run(dataset, folder, job_with(*words, *more))
+    await_until(lambda: ray.available_resources().get("CPU", 0) == total, limit_s=10)
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+    assert [(trial.state, trial.epochs) for trial in trials_in(folder)] == [("finished", 3), ("stopped", 1)]
+    assert document["best"]["values"] == {"training.learning_rate": 1e-2}
+    used = read_json(folder / TRIALS / "00001", USED)
+    assert used["training"]["learning_rate"] == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "text"),
+    [
+        (("sweep.metric=val/precision",), UsageError, "training reports no metric 'val/precision'"),
+        (("sweep.epochs=2",), UsageError, "a single trial takes 3: none would finish"),
+        (("sweep.trial=nested", "scaling.workers=9"), ClusterError, "training asks for 9 CPUs"),
+        (("sweep.budget=0.001s",), TrainingError, "the budget has ended the search before a trial had finished"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    dataset: Dataset, folder: Folder, words: tuple[str, ...], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        run(dataset, folder, job_with(*words), trains=replayed)
+    assert text in str(caught.value)
+
+
+def test_bad_trials_are_told_and_the_others_go_on(dataset: Dataset, folder: Folder) -> None:
+    words = (
+        "sweep.space={training.learning_rate: 'choice(1e-3, 1e30)', model.filters: 'choice([4], [4, 4, 4, 4, 4])'}",
+        "sweep.searcher=grid",
+        "sweep.scheduler=none",
+        "training.epochs=1",
+        ONE_SLOT,
+    )
+    document = run(dataset, folder, job_with(*words))
+    states = {(t.values["training.learning_rate"], len(t.values["model.filters"])): t for t in trials_in(folder)}
+    assert states[0.001, 1].state == "finished"
+    assert states[1e30, 1].state == "diverged"
+    assert "not finite" in states[1e30, 1].reason
+    assert states[0.001, 5].state == "failed"
+    assert "too small for 5 convolutions" in states[0.001, 5].reason
+    assert document["best"]["trial"] == states[0.001, 1].number
