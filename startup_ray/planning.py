@@ -206,6 +206,8 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False, again
         ManifestError: there is something to ingest, and no manifest.
         UsageError: no GAN can make images of this size, which is told before they are fetched.
     """
+    if "sweep" in stages and job.sweep is None:
+        raise _no_sweep()
     if "train" in stages and job.model.kind == "gan":
         from startup_ray.trainers.gan.recipes import base_of
 
@@ -275,8 +277,13 @@ def _runs(dataset: Dataset, job: Job) -> runs.Series:
 
 def _sweeps(dataset: Dataset, job: Job) -> runs.Series:
     if job.sweep is None:
-        raise UsageError("the job has no sweep", where="sweep", hint="give it a section `sweep` with a `space`")
+        raise _no_sweep()
     return runs.sweep_series(job.storage, job.name, runs.sweep_key(_run_key(dataset, job), job.sweep))
+
+
+def _no_sweep() -> UsageError:
+    hint = "give it a section `sweep`, for example {space: {training.learning_rate: 'loguniform(1e-4, 1e-1)'}}"
+    return UsageError("the job has no sweep", where="sweep", hint=hint)
 
 
 def _run_key(dataset: Dataset, job: Job) -> str:

@@ -69,6 +69,7 @@ class Study:
         self._axes, self._searcher, self._mode, self._seed = axes, searcher, mode, seed
         self._trials: dict[int, Told] = {}
         self._frozen: dict[int, FrozenTrial] = {}
+        self._texts: dict[int, str] = {}
 
     def ask(self, number: int) -> dict[str, Any] | None:
         """Values of the active axes of trial `number`, which is running then; those it has if it was asked before.
@@ -76,7 +77,7 @@ class Study:
         None once all of a finite space have been handed out; until then none is twice.
         """
         if number not in self._trials:
-            values = self._next(number, {_text(told.values) for told in self._trials.values()})
+            values = self._next(number, set(self._texts.values()))
             if values is None:
                 return None
             self.add(number, values)
@@ -84,6 +85,7 @@ class Study:
 
     def add(self, number: int, values: Mapping[str, Any]) -> None:
         """A trial of before, as running."""
+        self._texts[number] = _text(dict(values))
         self._put(Told(number=number, values=dict(values)))
 
     def tell(self, number: int, state: str, curve: Sequence[tuple[int, float]]) -> None:
@@ -307,4 +309,5 @@ def _direction(mode: Mode) -> Literal["maximize", "minimize"]:
 
 
 def _text(value: Any) -> str:
+    """The same for equal values."""
     return json.dumps(value, sort_keys=True)

@@ -103,7 +103,7 @@ class SweepOptions(Section):
         None, description="trials at the same time; by default as many as the cluster has room for"
     )
     min_epochs: PositiveInt = Field(1, description="epochs before asha may stop a trial")
-    reduction: int = Field(3, ge=2, description="asha keeps one of so many trials at each of its looks")
+    reduction: int = Field(4, ge=2, description="asha keeps one of so many trials at each of its looks")
     confirm: int = Field(3, ge=0, description="best configurations that are trained again with fresh seeds")
     seeds: PositiveInt = Field(3, description="fresh seeds of each of them")
     test: bool = Field(False, description="evaluate the winner on the test split, once, at the end; needs confirm")

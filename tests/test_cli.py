@@ -64,6 +64,21 @@ def test_a_size_that_no_gan_can_make_is_told_before_anything_is_fetched(
     assert found["error"]["where"] == "ingest.image.size"
 
 
+def test_a_sweep_of_a_job_without_one_is_told_at_once(capsys: pytest.CaptureFixture[str], job: str) -> None:
+    code, _, err = run(capsys, "sweep", job)
+    assert code == 2
+    assert err.startswith("error: sweep: the job has no sweep\n  give it a section `sweep`")
+
+
+def test_a_space_that_does_not_fit_the_job_is_told_with_its_place(capsys: pytest.CaptureFixture[str], job: str) -> None:
+    code, _, err = run(capsys, "sweep", job, "--set", "sweep.space.training.epoch=int(1, 9)")
+    assert code == 2
+    assert (
+        "sweep.space.training.epoch: unknown key, did you mean 'training.epochs'?" in err
+        or "did you mean 'epochs'?" in err
+    )
+
+
 def test_v_shows_the_traceback(capsys: pytest.CaptureFixture[str], job: str) -> None:
     code, _, err = run(capsys, "train", job, "-v")
     assert code == 2

@@ -20,6 +20,7 @@ from startup_ray.job import Job, ScalingOptions
 from startup_ray.jobfile import with_values
 from startup_ray.lease import Fence
 from startup_ray.options import GanOptions
+from startup_ray.remote import run_task
 from startup_ray.rungs import Rungs
 from startup_ray.runs import put_json, read_json
 from startup_ray.space import around, probes
@@ -29,6 +30,7 @@ from startup_ray.sweep_options import SweepOptions
 from startup_ray.trainers.launch import bring_judge
 from startup_ray.trainers.preflight import make_spec, preflight, require_room
 from startup_ray.trainers.program import Spec
+from startup_ray.trainers.worker import require_gpu
 from startup_ray.tuning.conductor import Conductor, Limits
 from startup_ray.tuning.edge import Relay, carry_out
 from startup_ray.tuning.journal import Trial, pick
@@ -74,13 +76,14 @@ def sweep(
         KeyboardInterrupt: after Ctrl-C; run it again to go on.
     """
     options = job.sweep
-    if options is None:
-        raise UsageError("the job has no sweep", where="sweep", hint="give it a section `sweep` with a `space`")
+    assert options is not None
     scaling = job.scaling if options.trial == "nested" else job.scaling.model_copy(update={"workers": 1})
     measure = measure_of(job, options)
     spec = preflight(dataset, model=job.model, training=job.training, scaling=scaling, seed=job.seed, features=features)
     _require_worth(options, measure, spec, dataset)
     _require_trainable(job, options, dataset, scaling)
+    if scaling.gpus_per_worker:  # rather than in the first trial
+        run_task(require_gpu, stage="look at the GPUs", gpus=scaling.gpus_per_worker)
     if isinstance(job.model, GanOptions):
         bring_judge(dataset, folder, fence, features=features, threads=scaling.threads_per_worker)
     terms = Terms(
@@ -215,6 +218,10 @@ def _require_worth(options: SweepOptions, measure: Measure, spec: Spec, dataset:
     if measure.metric.startswith("val/") and not dataset.splits["val"]:
         hint = "set ingest.split.val, or sweep.metric to one of train/..."
         raise UsageError(f"{measure.metric} needs a val split, and there is none", where="sweep.metric", hint=hint)
+    if options.test and not dataset.splits["test"]:
+        raise UsageError(
+            "sweep.test needs a test split, and there is none", where="sweep.test", hint="set ingest.split.test"
+        )
     axis = next((axis for axis in options.axes if axis.key == "training.epochs"), None)
     least = -(-spec.steps // spec.steps_per_epoch)
     if axis is not None:

@@ -165,8 +165,6 @@ def alone(task: Task) -> Turns:
 
     keras.backend.clear_session()
     gc.collect()
-    if task.scaling.gpus_per_worker:
-        worker.require_gpu()
     outcome = yield from worker.epochs(task, rank=0, world=1, emit=lambda _: None, meet=lambda: None)
     return outcome
 

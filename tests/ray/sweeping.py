@@ -68,7 +68,8 @@ def replayed(terms: Terms, trial: Trial, place: Folder, mark: int) -> tuple[int,
     """A trial that trains nothing, but writes what a real one writes, a line in 50 ms."""
 
     def turns() -> Turns:
-        put_json(place, USED, {**with_values(terms.job, trial.values).model_dump(mode="json"), "seed": trial.seed})
+        job = with_values(terms.job, trial.values).model_dump(mode="json")
+        put_json(place, USED, {**job, "seed": trial.seed, "process": {"pid": os.getpid()}})
         reach = 1 - abs(trial.values["training.learning_rate"] - 0.01) - trial.values["model.dense"] / 100
         for epoch in range(len(read_history(place)) + 1, terms.job.training.epochs + 1):
             time.sleep(0.05)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.ray.desk import Desk
 
@@ -100,6 +101,34 @@ def test_one_worker_gives_what_two_give(desk: Desk, demo: dict[str, Any]) -> Non
     assert found[0]["stages"]["ingest"]["dataset"] != demo["ingest"]["dataset"]
     assert two["metrics"]["train/loss"] == pytest.approx(one["metrics"]["train/loss"], rel=1e-4)
     assert two["metrics"]["val/loss"] == pytest.approx(one["metrics"]["val/loss"], rel=1e-4)
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_that_was_interrupted_goes_on_to_a_trained_winner(desk: Desk, demo: dict[str, Any]) -> None:
+    space = "{training.learning_rate: 'loguniform(1e-4, 1e-1)', model.dense: 'choice(16, 64)'}"
+    words = ["--set", f"sweep={{trials: 4, confirm: 1, seeds: 2, test: true, space: {space}}}", "--set", "training.epochs=4"]
+    words += ["--set", "evaluation.gates=[]"]
+    with desk.start("sweep", JOB, *words) as process:
+        trials = Path(demo["train"]["run"]).parents[1] / "sweeps"
+        _wait(lambda: any(trials.glob("*/trials/*/metrics/*.jsonl")))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    code, document, err = desk.run("run", JOB, *words)
+    assert code == 0, err
+    assert list(document["stages"]) == ["ingest", "sweep", "train", "evaluate", "report"]
+    found = document["stages"]["sweep"]
+    assert found["trials"] == 4 == sum(found[state] for state in ("finished", "stopped", "diverged", "failed"))
+    job = yaml.safe_load((Path(document["stages"]["train"]["run"]) / "job.yaml").read_text())
+    assert job["training"]["learning_rate"] == found["best"]["values"]["training.learning_rate"]
+    assert not {"╭", "Traceback", "Trial status"} & set(err.split())
+    assert "sweep: 4 of 4 trials" in err
+    assert found["test"]["metrics"]["accuracy"] > 0.5
+    page = Path(document["stages"]["report"]["report"]).read_text()
+    assert "training.learning_rate" in page
+    assert (Path(found["sweep"]) / "report.html").exists()
 
 
 def test_ray_data_evaluates_as_one_process_does(desk: Desk, demo: dict[str, Any]) -> None:
