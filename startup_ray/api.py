@@ -21,7 +21,7 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
 from startup_ray.errors import UsageError
 from startup_ray.job import IngestOptions, Job
-from startup_ray.jobfile import with_values
+from startup_ray.jobspace import with_values
 from startup_ray.lease import hold
 from startup_ray.ledger import NOTHING, Again, count
 from startup_ray.planning import (

@@ -5,7 +5,7 @@
     schema()                            # JSON schema, so that editors complete the file
 
 Everything wrong with a file is told at once, each with its line and the way out.
-Reading the text and telling the errors is `jobfile.py`; this module and `options.py` say what a job may hold.
+Reading the text is `jobfile.py`, telling errors `jobcheck.py`; this module and `options.py` say what a job may hold.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.errors import UsageError
 from startup_ray.job import Job, PythonOptions
-from startup_ray.jobfile import load_job, parse_job, with_values
+from startup_ray.jobfile import load_job, parse_job
+from startup_ray.jobspace import with_values
 from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run

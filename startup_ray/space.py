@@ -1,53 +1,27 @@
-"""The search space of a sweep: each dotted key of the job with what it may be.
+"""The search space of a sweep as values: each dotted key of the job with what it may be.
 
-    axes = parse_space({"training.learning_rate": "loguniform(1e-4, 1e-2)", "model.dense": "choice(64, 128)"})
     for values in grid(axes): ...                       # {"training.learning_rate": 1e-4, ...}
+    job = set_values(job, values)
 
-    uniform(a, b)   loguniform(a, b)   int(a, b)   logint(a, b)     ranges, ends included
-    uniform(a, b, step=s)   int(a, b, step=s)                       a, a + s, a + 2s, ... up to b
-    loguniform(a, b, num=n)   logint(a, b, num=n)                   n values of equal ratio
-    choice(v1, v2, ...)                                             YAML values: choice(null, [32, 64], adam)
-    ... if KEY == VALUE   (!= < <= > >=)   ... if KEY in (v1, v2)   searched only where another key is so
-
-A grammar of its own; nothing of a job file is ever evaluated as code.
+How a space is written, and what reads it, is `space_text.py`.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
-import json
 import math
 import operator
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, get_args
-
-import yaml
+from typing import Any, Literal
 
 Kind = Literal["uniform", "loguniform", "int", "logint", "choice"]
 Op = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 
 MOST = 100_000
 """More values than anybody tries one by one: steps that make more are refused, and no grid is counted further."""
-_FORMS: dict[str, str] = {
-    "uniform": "uniform(a, b) or uniform(a, b, step=s)",
-    "loguniform": "loguniform(a, b) or loguniform(a, b, num=n)",
-    "int": "int(a, b) or int(a, b, step=s)",
-    "logint": "logint(a, b) or logint(a, b, num=n)",
-    "choice": "choice(v1, v2, ...)",
-}
-_ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-_HEAD = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*\(")
-_TOKEN = re.compile(r"""(?<=[(\[{,:\s=])(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")|.""", re.DOTALL)
-_WHEN = re.compile(
-    r"\s*if\s+(?P<key>\S+?)(?:\s*(?P<op>==|!=|<=|>=|<|>)|\s+(?P<within>in)\b)\s*(?P<value>\S.*?)\s*", re.DOTALL
-)
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-QUOTES = "within {...} put the whole value in quotes, because there YAML splits it at its commas"
-"""What to do about a value that has lost its end."""
+ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 class SpaceError(ValueError):
@@ -77,10 +51,10 @@ class Condition:
             return False
         found = values[self.key]
         if self.op == "in":
-            return any(_same(found, value) for value in self.value)
+            return any(same(found, value) for value in self.value)
         if self.op in ("==", "!="):
-            return _same(found, self.value) == (self.op == "==")
-        return _is_number(found) and bool(_ORDERS[self.op](found, self.value))
+            return same(found, self.value) == (self.op == "==")
+        return is_number(found) and bool(ORDERS[self.op](found, self.value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,44 +105,6 @@ class Axis:
         return tuple(dict.fromkeys(min(max(value, self.low), self.high) for value in values))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML, but 1e-4 is a number."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_NUMBER.pattern})$"), list("-+.0123456789"))
-
-
-def parse_space(space: Mapping[str, str]) -> tuple[Axis, ...]:
-    """Read a space; the axis of a condition comes before what depends on it, all else stays as it is written.
-
-    Raises:
-        SpaceError: for the first key that does not hold, with what was probably meant.
-    """
-    axes = {key: parse_axis(key, text) for key, text in space.items()}
-    for axis in axes.values():
-        parts = axis.key.split(".")
-        for outer in (".".join(parts[:i]) for i in range(1, len(parts))):
-            if outer in axes:
-                raise SpaceError(axis.key, f"lies within {outer}, which is searched as a whole: keep one of the two")
-        if axis.when is not None:
-            _check_condition(axis.key, axis.when, axes)
-    return _in_order(axes)
-
-
-def parse_axis(key: object, text: object) -> Axis:
-    """Read one entry; whether the key of its condition exists only `parse_space` can know.
-
-    Raises:
-        SpaceError: it does not hold.
-    """
-    try:
-        if not isinstance(key, str) or not all(re.fullmatch(r"\S(.*\S)?", part) for part in key.split(".")):
-            raise ValueError("not a dotted key of the job file, for example training.learning_rate")
-        return _read(key, text if isinstance(text, str) else _require_text(text))
-    except ValueError as error:
-        raise SpaceError(str(key), str(error)) from None
-
-
 def grid(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     """Every combination once, the last axis changing fastest; axes whose condition does not hold are left out.
 
@@ -178,11 +114,8 @@ def grid(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     points = {axis.key: axis.points() for axis in axes}
     for key, found in points.items():
         if found is None:
-            raise SpaceError(
-                key,
-                "a grid needs values, and this range has no end of them: give it a step or num, or "
-                "take another searcher",
-            )
+            way_out = "give it a step or num, or take another searcher"
+            raise SpaceError(key, f"a grid needs values, and this range has no end of them: {way_out}")
     return _walk(axes, {key: found or () for key, found in points.items()}, {})
 
 
@@ -230,13 +163,33 @@ def around(axes: Sequence[Axis], key: str, value: Any) -> dict[str, Any]:
     named = {axis.key: axis for axis in axes}
     wanted, when = {key: value}, named[key].when
     while when is not None:
-        wanted[when.key] = _satisfying(named[when.key], when)[0]
+        wanted[when.key] = satisfying(named[when.key], when)[0]
         when = named[when.key].when
     values: dict[str, Any] = {}
     for axis in axes:
         if axis.when is None or axis.when.holds(values):
             values[axis.key] = wanted[axis.key] if axis.key in wanted else probes(axis)[0]
     return values
+
+
+def satisfying(axis: Axis, when: Condition) -> list[Any]:
+    """Values of the axis for which a condition on it holds; of a range without steps those that show it has some."""
+    found = axis.points()
+    if found is None:
+        named = when.value if when.op == "in" else (when.value,)
+        inside = [x for x in named if is_number(x) and axis.low <= x <= axis.high]
+        found = (axis.low, axis.high, *(x for x in inside if x % 1 == 0 or axis.kind != "logint"))
+    return [value for value in found if when.holds({axis.key: value})]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal as values of a job: 1 is 1.0, but true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def is_number(value: Any) -> bool:
+    """True and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _walk(
@@ -251,176 +204,3 @@ def _walk(
         return
     for value in points[axis.key]:
         yield from _walk(rest, points, values | {axis.key: value})
-
-
-def _require_text(value: object) -> str:
-    if value is None:
-        raise ValueError(f"has no value: write {_forms()}")
-    if isinstance(value, list):
-        inside = json.dumps(value, default=str)[1:-1]
-        raise ValueError(f"a list is not read as choices: write choice({inside})")
-    raise ValueError(f"{value!r} is no range and no choice: write {_forms()}, or set it in its own section")
-
-
-def _read(key: str, text: str) -> Axis:
-    head = _HEAD.match(text)
-    if head is None:
-        raise ValueError(f"cannot read {text!r}: write {_forms()}")
-    name = head["name"]
-    if name not in _FORMS:
-        close = difflib.get_close_matches(name, _FORMS, 1)
-        way_out = f"did you mean {close[0]!r}?" if close else f"write {_forms()}"
-        raise ValueError(f"unknown function {name!r}, {way_out}")
-    end = _closing(text, head.end() - 1)
-    if end is None:
-        raise ValueError(f"the parenthesis of {text!r} is not closed; {QUOTES}")
-    kind = next(kind for kind in get_args(Kind) if kind == name)
-    inside = text[head.end() : end]
-    fields = {"choices": _choices(inside)} if kind == "choice" else _range(kind, inside)
-    return Axis(key=key, kind=kind, when=_when(text[end + 1 :]), text=text, **fields)
-
-
-def _closing(text: str, opening: int) -> int | None:
-    """Where the parenthesis is closed; brackets nest, and nothing within quotes counts."""
-    depth = 0
-    for token in _TOKEN.finditer(text, opening):
-        depth += (token[0] in "([{") - (token[0] in ")]}")
-        if depth == 0:
-            return token.start() if token[0] == ")" else None
-    return None
-
-
-def _choices(inside: str) -> tuple[Any, ...]:
-    values = _values(inside)
-    if len(values) < 2:
-        raise ValueError(f"choice needs two values or more, not {len(values)}")
-    for i, value in enumerate(values):
-        if any(_same(value, other) for other in values[:i]):
-            raise ValueError(f"{json.dumps(value)} stands twice in choice")
-    return tuple(values)
-
-
-def _values(text: str) -> list[Any]:
-    """YAML flow values, and only such as JSON can hold."""
-    try:
-        values: list[Any] = _Loader(f"[{text}]").get_single_data()
-        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
-    except yaml.YAMLError:
-        raise ValueError(f"the values {text!r} are not YAML") from None
-    except (TypeError, ValueError):
-        raise ValueError(f"the values {text!r} are not all null, true, numbers, texts, lists or mappings") from None
-    return values
-
-
-def _range(kind: Kind, inside: str) -> dict[str, Any]:
-    words = [word.strip() for word in inside.split(",")] if inside.strip() else []
-    plain = [word for word in words if "=" not in word]
-    named = [tuple(part.strip() for part in word.split("=", 1)) for word in words if "=" in word]
-    option, whole = "num" if kind in ("loguniform", "logint") else "step", kind in ("int", "logint")
-    for name, _ in named:
-        if name != option:
-            raise ValueError(f"{kind} knows no {name!r}: write {_FORMS[kind]}")
-    if len(named) > 1:
-        raise ValueError(f"{option} stands twice")
-    if len(plain) != 2:
-        raise ValueError(f"{kind} takes two numbers, not {len(plain)}: write {_FORMS[kind]}")
-    low, high = (_number(word, whole=whole) for word in plain)
-    _check_ends(kind, low, high)
-    extra = {name: _number(word, whole=whole or option == "num") for name, word in named}
-    _check_steps(high - low, extra.get("step", 1 if kind == "int" else None), extra.get("num"))
-    return {"low": low, "high": high, **extra}
-
-
-def _check_ends(kind: Kind, low: float, high: float) -> None:
-    if low >= high:
-        raise ValueError(f"the first number must be below the second: {kind}({low:g}, {high:g})")
-    if kind in ("loguniform", "logint") and low <= 0:
-        raise ValueError(f"{kind} must begin above 0, not at {low:g}")
-    if not math.isfinite(high - low):
-        raise ValueError("the range is wider than numbers go")
-
-
-def _check_steps(width: float, step: float | None, num: float | None) -> None:
-    if step is not None and not 0 < step <= width:
-        raise ValueError(f"step must be above 0 and at most the range, {width:g}, not {step:g}")
-    if step is not None and width / MOST > step:
-        raise ValueError(f"more than {MOST} values: take a larger step, or a range without steps")
-    if num is not None and not 2 <= num <= MOST:
-        raise ValueError(f"num must be from 2 to {MOST}, not {num}")
-
-
-def _number(text: str, *, whole: bool) -> float:
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{text!r} is not a number")
-    if not whole:
-        return number
-    if not number.is_integer():
-        raise ValueError(f"{text} is not a whole number")
-    return int(text) if text.lstrip("+-").isdigit() else int(number)
-
-
-def _when(text: str) -> Condition | None:
-    if not text.strip():
-        return None
-    parts = _WHEN.fullmatch(text)
-    if parts is None:
-        raise ValueError(f"cannot read {text.strip()!r}: a condition is `if KEY == VALUE` or `if KEY in (v1, v2)`")
-    value = parts["value"]
-    if parts["within"]:
-        if value[0] + value[-1] != "()":
-            raise ValueError(f"`in` needs values in parentheses, not {value!r}")
-        return Condition(key=parts["key"], op="in", value=tuple(_values(value[1:-1])))
-    op = next(op for op in get_args(Op) if op == parts["op"])
-    values = _values(value)
-    if len(values) != 1:
-        raise ValueError(f"{op} needs one value, not {value!r}; several go with `in (v1, v2)`")
-    if op in _ORDERS and not _is_number(values[0]):
-        raise ValueError(f"{op} compares numbers, and {value!r} is none")
-    return Condition(key=parts["key"], op=op, value=values[0])
-
-
-def _check_condition(key: str, when: Condition, axes: Mapping[str, Axis]) -> None:
-    if when.key not in axes:
-        close = difflib.get_close_matches(when.key, [name for name in axes if name != key], 1)
-        hint = f"did you mean {close[0]!r}?" if close else "a condition is on another key of the space"
-        raise SpaceError(key, f"its condition is on {when.key!r}, which is not searched; {hint}")
-    if not _satisfying(axes[when.key], when):
-        raise SpaceError(key, f"its condition never holds, for {when.key} is {axes[when.key].text}")
-
-
-def _satisfying(axis: Axis, when: Condition) -> list[Any]:
-    """Values of the axis for which a condition on it holds; of a range without steps those that show it has some."""
-    found = axis.points()
-    if found is None:
-        named = when.value if when.op == "in" else (when.value,)
-        inside = [x for x in named if _is_number(x) and axis.low <= x <= axis.high]
-        found = (axis.low, axis.high, *(x for x in inside if x % 1 == 0 or axis.kind != "logint"))
-    return [value for value in found if when.holds({axis.key: value})]
-
-
-def _in_order(axes: Mapping[str, Axis]) -> tuple[Axis, ...]:
-    placed: dict[str, Axis] = {}
-    for axis in axes.values():
-        chain = [axis]
-        while (when := chain[-1].when) is not None and when.key not in placed:
-            chain.append(axes[when.key])
-            if chain[-1] in chain[:-1]:
-                round_trip = " -> ".join(link.key for link in chain)
-                raise SpaceError(axis.key, f"its condition leads back to itself: {round_trip}")
-        for link in reversed(chain):
-            placed.setdefault(link.key, link)
-    return tuple(placed.values())
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal as values of a job: 1 is 1.0, but true is not 1."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _forms() -> str:
-    return "uniform(a, b), loguniform(a, b), int(a, b), logint(a, b) or choice(v1, v2, ...)"

@@ -28,7 +28,8 @@ from startup_ray.options import (
     TrainingOptions,
 )
 from startup_ray.section import Section
-from startup_ray.space import QUOTES, Axis, SpaceError, grid, parse_axis, parse_space
+from startup_ray.space import Axis, SpaceError, grid
+from startup_ray.space_text import QUOTES, parse_axis, parse_space
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd])\s*"

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from startup_ray.errors import StartupRayError, UsageError
-from startup_ray.rungs import Rungs
 from startup_ray.tuning.journal import Journal, State, Trial
 from startup_ray.tuning.measure import Measure
+from startup_ray.tuning.rungs import Rungs
 
 
 @dataclass(frozen=True, kw_only=True)

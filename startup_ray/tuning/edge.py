@@ -61,7 +61,14 @@ class Relay:
         return self.now.is_over
 
 
-def carry_out(relay: Relay, terms: Terms, *, slots: int, on_change: Callable[[Conductor], None]) -> set[int]:
+def carry_out(
+    relay: Relay,
+    terms: Terms,
+    *,
+    slots: int,
+    on_change: Callable[[Conductor], None],
+    trials_per_process: int = TRIALS_PER_PROCESS,
+) -> set[int]:
     """Run trials until the last conductor has had enough.
 
     Returns:
@@ -77,7 +84,7 @@ def carry_out(relay: Relay, terms: Terms, *, slots: int, on_change: Callable[[Co
             groups = Groups()
             watch = _Watch(relay, groups, pids, on_change)
             try:
-                _run(relay, terms, watch, groups, slots, is_interrupted)
+                _run(relay, terms, watch, _Supply(relay, groups, slots * trials_per_process), is_interrupted)
             finally:
                 groups.reap(after_s=0)
                 terms.folder.delete(RAY)
@@ -90,15 +97,13 @@ def carry_out(relay: Relay, terms: Terms, *, slots: int, on_change: Callable[[Co
     return pids
 
 
-def _run(
-    relay: Relay, terms: Terms, watch: _Watch, groups: Groups, slots: int, is_interrupted: Callable[[], bool]
-) -> None:
+def _run(relay: Relay, terms: Terms, watch: _Watch, supply: _Supply, is_interrupted: Callable[[], bool]) -> None:
     resources: dict[str, float] = {"memory": 1} if terms.is_nested else per_worker(terms.scaling)
     tune.run(
         tune.with_parameters(TrialProcess, terms=terms),
         name=uuid.uuid4().hex,
         num_samples=-1,
-        search_alg=_Supply(relay, groups, slots * TRIALS_PER_PROCESS),
+        search_alg=supply,
         scheduler=_Scheduler(relay),
         stop=_Stopper(lambda: is_interrupted() or relay.now.failure is not None),
         callbacks=[watch],

@@ -23,11 +23,12 @@ from startup_ray.options import GanOptions
 from startup_ray.runs import EXIT, extent, location_of, put_json
 from startup_ray.space import set_values
 from startup_ray.storage import open_folder
-from startup_ray.study import Told, importance, write_sqlite
 from startup_ray.sweep_options import SweepOptions
 from startup_ray.tuning.journal import Trial
 from startup_ray.tuning.leaderboard import Place, as_csv, places, ranked, table
 from startup_ray.tuning.measure import Measure
+from startup_ray.tuning.optuna_file import importance, write_sqlite
+from startup_ray.tuning.study import Told
 from startup_ray.tuning.trial import Terms
 
 BEST = "best.yaml"

@@ -17,27 +17,27 @@ import numpy as np
 from startup_ray.dataset import Dataset
 from startup_ray.errors import TrainingError, UsageError
 from startup_ray.job import Job, ScalingOptions
-from startup_ray.jobfile import with_values
+from startup_ray.jobspace import with_values
 from startup_ray.lease import Fence
 from startup_ray.options import GanOptions
 from startup_ray.remote import run_task
-from startup_ray.rungs import Rungs
 from startup_ray.runs import put_json, read_json
 from startup_ray.space import around, probes
 from startup_ray.storage import Folder
-from startup_ray.study import Study
 from startup_ray.sweep_options import SweepOptions
 from startup_ray.trainers.launch import bring_judge
 from startup_ray.trainers.preflight import make_spec, preflight, require_room
 from startup_ray.trainers.program import Spec
 from startup_ray.trainers.worker import require_gpu
 from startup_ray.tuning.conductor import Conductor, Limits
-from startup_ray.tuning.edge import Relay, carry_out
+from startup_ray.tuning.edge import TRIALS_PER_PROCESS, Relay, carry_out
 from startup_ray.tuning.journal import Trial, pick
 from startup_ray.tuning.leaderboard import ranked
 from startup_ray.tuning.measure import Measure, measure_of
 from startup_ray.tuning.messages import SweepProgress, progress_of
 from startup_ray.tuning.results import finish, test_winner
+from startup_ray.tuning.rungs import Rungs
+from startup_ray.tuning.study import Study
 from startup_ray.tuning.trial import Terms, Train, train
 
 log = logging.getLogger("startup_ray")
@@ -56,6 +56,7 @@ def sweep(
     features: str = "",
     on_progress: Show = lambda _: None,
     trains: Train = train,
+    trials_per_process: int = TRIALS_PER_PROCESS,
 ) -> dict[str, Any]:
     """Search, train the best again with fresh seeds, and write down who has won.
 
@@ -65,6 +66,7 @@ def sweep(
         features: what a GAN's images are judged by, as `evaluation.features` names it.
         on_progress: called in this thread.
         trains: what a trial does.
+        trials_per_process: after about so many, slots get new processes.
 
     Returns:
         The document of `startup-ray sweep --json`.
@@ -101,6 +103,7 @@ def sweep(
         terms,
         slots=parts.slots,
         on_change=lambda conductor: on_progress(progress_of(conductor, measure)),
+        trials_per_process=trials_per_process,
     )
     trials = terms.journal.read()
     best = ranked(trials, measure)

@@ -20,7 +20,7 @@ from ray import tune
 from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, StartupRayError, TrainingError, first_line
 from startup_ray.job import Job, ScalingOptions
-from startup_ray.jobfile import with_values
+from startup_ray.jobspace import with_values
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
 from startup_ray.remote import pack_error

@@ -15,7 +15,8 @@ import ray
 
 from startup_ray.dataset import Dataset, read_dataset
 from startup_ray.job import Job
-from startup_ray.jobfile import parse_job, with_values
+from startup_ray.jobfile import parse_job
+from startup_ray.jobspace import with_values
 from startup_ray.lease import hold
 from startup_ray.runs import USED, put_json, read_history
 from startup_ray.storage import Folder

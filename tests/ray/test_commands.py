@@ -106,7 +106,12 @@ def test_one_worker_gives_what_two_give(desk: Desk, demo: dict[str, Any]) -> Non
 @pytest.mark.timeout(300)
 def test_a_sweep_that_was_interrupted_goes_on_to_a_trained_winner(desk: Desk, demo: dict[str, Any]) -> None:
     space = "{training.learning_rate: 'loguniform(1e-4, 1e-1)', model.dense: 'choice(16, 64)'}"
-    words = ["--set", f"sweep={{trials: 4, confirm: 1, seeds: 2, test: true, space: {space}}}", "--set", "training.epochs=4"]
+    words = [
+        "--set",
+        f"sweep={{trials: 4, confirm: 1, seeds: 2, test: true, space: {space}}}",
+        "--set",
+        "training.epochs=4",
+    ]
     words += ["--set", "evaluation.gates=[]"]
     with desk.start("sweep", JOB, *words) as process:
         trials = Path(demo["train"]["run"]).parents[1] / "sweeps"

@@ -21,7 +21,8 @@ from ray.util import placement_group_table
 from startup_ray.dataset import Dataset
 from startup_ray.errors import ClusterError, TrainingError, UsageError
 from startup_ray.job import Job
-from startup_ray.jobfile import load_job, with_values
+from startup_ray.jobfile import load_job
+from startup_ray.jobspace import with_values
 from startup_ray.runs import EXIT, USED, read_json
 from startup_ray.storage import Folder
 from startup_ray.tuning.journal import TRIALS
@@ -122,6 +123,12 @@ def test_a_driver_that_is_killed_is_gone_on_with(dataset: Dataset, folder: Folde
     scene.play([(0.5, "driver")])
     assert told(folder) == told(replay)
     assert _epochs_trained_again(folder) <= 1
+
+
+def test_processes_are_made_new_before_they_grow(dataset: Dataset, folder: Folder) -> None:
+    document = run(dataset, folder, job_with(ONE_SLOT), trains=replayed, trials_per_process=2)
+    assert document["trials"] == 6
+    assert document["processes"] == 3
 
 
 @pytest.mark.soak

@@ -12,7 +12,7 @@ from startup_ray.report.board import board
 from startup_ray.report.parallel import parallel
 from startup_ray.report.scales import scale_of
 from startup_ray.report.sweep_data import Sweep, read_sweep
-from startup_ray.space import parse_axis
+from startup_ray.space_text import parse_axis
 from startup_ray.storage import Folder
 from tests.report.made_sweep import confirmed, finished, searched, sweep_in, trial_in
 from tests.report.tags import Tags

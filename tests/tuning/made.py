@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from startup_ray.lease import hold
-from startup_ray.rungs import Rungs
 from startup_ray.runs import METRICS, read_history
 from startup_ray.storage import Folder
 from startup_ray.tuning.conductor import Conductor, Limits
 from startup_ray.tuning.journal import Journal, Trial
 from startup_ray.tuning.measure import Measure
+from startup_ray.tuning.rungs import Rungs
 from tests.fakes import Clock
 
 MEASURE = Measure(metric="val/f1", mode="max", monitor="val/f1")

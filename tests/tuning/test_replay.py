@@ -6,8 +6,8 @@ from functools import cache
 import pytest
 
 from startup_ray.space import grid
-from startup_ray.study import Searcher
-from tests.sweeps.replay import AXES, Replay, median, row_of, table
+from startup_ray.tuning.study import Searcher
+from tests.tuning.replay import AXES, Replay, median, row_of, table
 
 CASES = range(60)
 MANY = range(200)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from startup_ray.rungs import Rungs
+from startup_ray.tuning.rungs import Rungs
 
 
 def test_of_those_that_came_to_a_rung_the_best_third_goes_on() -> None:

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from startup_ray.rungs import Rungs
 from startup_ray.space import Axis
-from startup_ray.study import Searcher, Study
+from startup_ray.tuning.rungs import Rungs
+from startup_ray.tuning.study import Searcher, Study
 
 AXES = (
     Axis(key="training.learning_rate", kind="loguniform", low=1e-4, high=1.024e-1, num=6),

@@ -1,6 +1,6 @@
 """Record a table of learning curves, on which searchers and schedulers are replayed: 96 configurations of 9 epochs.
 
-    python tests/sweeps/record.py            # writes digits.json.gz beside this file; 4 minutes on 2 cores
+    python tests/tuning/record.py            # writes digits.json.gz beside this file; 4 minutes on 2 cores
 
 Each configuration of the seed CNN is trained on the digits by the code that trains any run, on one worker.
 """

@@ -4,52 +4,22 @@ import itertools
 import json
 import math
 import random
-import sqlite3
-from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
-from startup_ray.space import Axis, SpaceError, grid, parse_space
-from startup_ray.study import Mode, Searcher, Study, Told, importance, write_sqlite
-from tests.sweeps.replay import AXES
+from startup_ray.space import Axis, SpaceError, grid
+from startup_ray.space_text import parse_space
+from startup_ray.tuning.codes import Mode
+from startup_ray.tuning.study import Searcher, Study, Told
+from tests.tuning.replay import AXES
+from tests.tuning.spaces import MIXED, SMALL, search
 
 SEARCHERS: list[Searcher] = ["tpe", "random", "grid"]
-MIXED = parse_space(
-    {
-        "training.learning_rate": "loguniform(1e-4, 1e-1)",
-        "training.rate": "uniform(0, 1, step=0.3)",
-        "training.weight": "uniform(-1, 1)",
-        "training.batch": "logint(8, 512)",
-        "training.steps": "int(1, 1000, step=7)",
-        "training.layers": "int(1, 4)",
-        "training.optimizer": "choice(adam, sgd, null, true, 3, 0.5)",
-        "training.momentum": "uniform(0, 0.99) if training.optimizer == sgd",
-        "model.filters": "choice([8], [8, 16])",
-    }
-)
-SMALL = parse_space({"a": "int(1, 3)", "b": "choice(x, y)", "c": "choice(1, 2, 3) if b == y"})
-"""12 configurations."""
 
 
 def key(values: dict[str, Any] | None) -> str:
     return json.dumps(values, sort_keys=True)
-
-
-def value_of(values: dict[str, Any]) -> float:
-    return float(-abs(math.log10(values["training.learning_rate"]) + 2.5) - (values["training.optimizer"] == "sgd"))
-
-
-def search(study: Study, trials: int) -> list[dict[str, Any]]:
-    """Ask and tell, one after the other."""
-    found = []
-    for number in range(trials):
-        values = study.ask(number)
-        assert values is not None
-        study.tell(number, "finished", [(1, value_of(values))])
-        found.append(values)
-    return found
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
@@ -148,72 +118,6 @@ def test_a_state_there_is_none_of_is_refused() -> None:
     study.ask(0)
     with pytest.raises(ValueError, match="unknown state 'done'"):
         study.tell(0, "done", [])
-
-
-def test_sqlite_opens_with_the_values_of_the_job_file(tmp_path: Path) -> None:
-    values = search(Study(MIXED, searcher="random", mode="max", seed=0), 6)
-    states = ("finished", "stopped", "diverged", "failed", "running", "finished")
-    curves = [((1, 0.5), (2, 0.75)), ((1, 0.25),), ((1, math.nan),), (), ((1, 0.5),), ((1, math.nan),)]
-    trials = [Told(number=i, values=values[i], state=states[i], curve=curves[i]) for i in range(6)]
-    path = str(tmp_path / "study.sqlite")
-    write_sqlite(path, "sweep", MIXED, trials[::-1], "max")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    study = optuna.load_study(study_name="sweep", storage=storage)
-    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "RUNNING", "FAIL"]
-    assert [trial.user_attrs["state"] for trial in study.trials] == list(states)
-    assert study.best_value == 0.75
-    for trial, told in zip(study.trials, trials, strict=True):
-        expected = told.values | {"model.filters": json.dumps(told.values["model.filters"])}
-        assert trial.params.keys() == expected.keys()
-        for name, value in expected.items():
-            assert trial.params[name] == (pytest.approx(value) if isinstance(value, float) else value)
-        rate = trial.distributions["training.learning_rate"]
-        assert isinstance(rate, optuna.distributions.FloatDistribution)
-        assert rate.log
-    assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
-    storage.remove_session()
-    storage.engine.dispose()
-    with pytest.raises(FileExistsError):
-        write_sqlite(path, "sweep", MIXED, trials, "max")
-    with sqlite3.connect(path) as file:
-        assert file.execute("select count(*) from trials").fetchone() == (6,)
-    file.close()
-
-
-def test_importance_finds_the_axis_that_matters() -> None:
-    for state in ("finished", "stopped"):
-        axes = parse_space({"rate": "loguniform(1e-5, 1)", "noise": "uniform(0, 1)", "kind": "choice(a, b, c)"})
-        study = Study(axes, searcher="random", mode="min", seed=3)
-        trials = []
-        for number in range(30):
-            values = study.ask(number)
-            assert values is not None
-            curve = ((1, (math.log10(values["rate"]) + 3) ** 2),)
-            study.tell(number, state, curve)
-            trials.append(Told(number=number, values=values, state=state, curve=curve))
-        found = importance(axes, trials, "min")
-        assert sum(found.values()) == pytest.approx(1)
-        assert found["rate"] > 0.8
-        assert found == importance(axes, trials, "min")
-
-
-def test_importance_counts_diverged_trials_as_the_worst_and_leaves_out_conditional_axes() -> None:
-    trials = [
-        Told(number=i, values=values, state="diverged" if values["a"] == 3 else "finished", curve=((1, values["a"]),))
-        for i, values in enumerate(grid(SMALL))
-    ]
-    found = importance(SMALL, trials, "max")
-    assert list(found) == ["a", "b"]
-    assert found["a"] > 0.9
-
-
-def test_importance_of_too_little_is_empty() -> None:
-    trials = [Told(number=i, values=v, state="finished", curve=((1, i),)) for i, v in enumerate(grid(SMALL))]
-    assert importance(SMALL, trials[:3], "max") == {}
-    same = [Told(number=i, values=v, state="finished", curve=((1, 1),)) for i, v in enumerate(grid(SMALL))]
-    assert importance(SMALL, same, "max") == {}
-    assert importance(SMALL, [], "max") == {}
 
 
 def test_random_values_are_spread_evenly_over_their_scale() -> None:
