@@ -55,7 +55,15 @@ class Recorder:
         state: State,
         writer: Writer,
         emit: Emit,
+        keeps_models: bool = True,
+        waits: bool = False,
     ) -> None:
+        """
+        Args:
+            keeps_models: write the best and the last model.
+            waits: go on after an epoch only when its metrics are on storage.
+        """
+        self._keeps_models, self._waits = keeps_models, waits
         self._folder, self._fence, self._writer, self._emit = folder, fence, writer, emit
         self._options, self._monitor, self._plan = options, monitor, plan
         self._classes = json.dumps(list(classes), ensure_ascii=False).encode()
@@ -91,6 +99,8 @@ class Recorder:
             self._best = line
         metrics = partial(_metrics, self._attempt, tuple(self._lines), tuple(self._times))
         self._write(lambda: {**found.files, **(self._best_model() if is_best else {})}, metrics)
+        if self._waits:
+            self._sync.on_rank_0(self._writer.flush)
         self._tell(position, line)
         if self._step is None and self._speed.is_warm:
             self._step = self._measure()
@@ -177,6 +187,8 @@ class Recorder:
             return self._model(BEST_MODEL)
 
     def _model(self, name: str) -> dict[str, bytes]:
+        if not self._keeps_models:
+            return {}
         return {CLASSES: self._classes, name: saved(self._program.model)}
 
     def _write(self, files: Files, more: Files = dict) -> None:

@@ -46,7 +46,9 @@ class Task:
     spec: Spec
     scaling: ScalingOptions
     is_trial: bool = False
-    """Of a sweep: what is used is written down, and an epoch is on storage before it is told of."""
+    """Of a sweep: what is used is written down, and the metrics of an epoch are on storage before they are told."""
+    keeps_models: bool = True
+    """Whether the best and the last model are written."""
     memory: int = 0
     """Bytes that each worker asks Ray for, whatever it then takes; see `tuning/groups.py`."""
 
@@ -112,6 +114,8 @@ def epochs(
                 state=state,
                 writer=writer,
                 emit=emit,
+                keeps_models=task.keeps_models,
+                waits=task.is_trial,
             )
             hooks = Hooks(
                 on_chunk=recorder.on_chunk,
@@ -120,8 +124,6 @@ def epochs(
                 is_over=recorder.is_over,
             )
             for _ in loop.epochs(state.position, steps, _met_alone(batches), hooks):
-                if task.is_trial:
-                    sync.on_rank_0(writer.flush)
                 yield recorder.last
             return recorder.finish()
     except StartupRayError as error:

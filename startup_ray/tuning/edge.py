@@ -79,7 +79,7 @@ def carry_out(
         KeyboardInterrupt: after Ctrl-C; trials that ran go on from their checkpoints, next time.
     """
     pids: set[int] = set()
-    with _settings(), _interruptible() as is_interrupted:
+    with _settings(slots), _interruptible() as is_interrupted:
         while not relay.is_over and not is_interrupted():
             groups = Groups()
             watch = _Watch(relay, groups, pids, on_change)
@@ -205,10 +205,11 @@ class _Watch(_NotKept, tune.Callback):
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def _settings(slots: int) -> Iterator[None]:
     """Ray Tune's own in the environment, and its loggers silent: what it has to tell, it tells as errors."""
-    before = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
+    wanted = {**_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(slots)}  # by default it starts one after the other
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

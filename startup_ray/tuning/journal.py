@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from startup_ray.lease import Fence
 from startup_ray.merit import kept
-from startup_ray.runs import BEST_MODEL, FEATURES, LAST_MODEL, put_json, read_history, read_json
+from startup_ray.runs import FEATURES, LAST_MODEL, put_json, read_history, read_json
 from startup_ray.storage import Folder
 
 TRIALS = "trials"
@@ -86,12 +86,17 @@ class Journal:
         put_json(self.place(trial.number), TRIAL, plan)
 
     def end(self, trial: Trial) -> None:
-        """Write down how it ended, and drop what only an unfinished trial needs."""
+        """Write down how it ended, and delete what only an unfinished trial needs."""
         self.fence.check()
         place = self.place(trial.number)
         put_json(place, END, {"state": trial.state, "reason": trial.reason, "start_s": round(trial.start_s, 3)})
-        for name in (*_ONLY_TO_GO_ON, *([BEST_MODEL] if trial.of is None else [])):
-            place.delete(name)
+        drop(place)
+
+
+def drop(place: Folder) -> None:
+    """Delete what only an unfinished trial needs."""
+    for name in _ONLY_TO_GO_ON:
+        place.delete(name)
 
 
 def pick(plain: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

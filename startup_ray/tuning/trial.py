@@ -31,7 +31,7 @@ from startup_ray.trainers.backend import worker_environment
 from startup_ray.trainers.launch import attempt, document_of
 from startup_ray.trainers.preflight import make_spec
 from startup_ray.trainers.worker import Outcome, Task
-from startup_ray.tuning.journal import Journal, Trial, pick, read_trial
+from startup_ray.tuning.journal import END, Journal, Trial, drop, pick, read_trial
 from startup_ray.tuning.referee import Referee, ask
 
 Turns = Generator[Mapping[str, Any], None, Outcome]
@@ -56,6 +56,7 @@ def train(terms: Terms, trial: Trial, place: Folder, mark: int) -> tuple[int, Tu
         spec=spec,
         scaling=terms.scaling,
         is_trial=True,
+        keeps_models=trial.of is not None,
         memory=mark,
     )
     return -(-spec.steps // spec.steps_per_epoch), _finished(task, nested(task) if terms.is_nested else alone(task))
@@ -116,6 +117,8 @@ class TrialProcess(tune.Trainable):
     def cleanup(self) -> None:
         if self._turns is not None:
             self._turns.close()
+            if self._place.exists(END):
+                drop(self._place)  # a checkpoint may have been under way when it was stopped
 
     def _take(self, config: Mapping[str, Any]) -> None:
         self._began, self._has_told, self._epochs = time.monotonic(), False, 0

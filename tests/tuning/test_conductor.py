@@ -142,7 +142,7 @@ def test_what_only_goes_on_is_dropped_at_the_end(sweep: Sweep) -> None:
     with sweep.conductor(trials=1) as conductor:
         conductor.next()
         place = conductor._journal.place(0)
-        for name in ("checkpoints/9/state.json", "model.keras", "last.keras"):
+        for name in ("checkpoints/9/state.json", "LATEST", "features.keras", "last.keras"):
             place.put_whole(name, b"x")
         sweep.play(conductor, epochs=0)
         conductor.end(0, "diverged", "training diverged: the loss of step 3 is not finite")
