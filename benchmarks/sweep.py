@@ -1,7 +1,7 @@
 """Sweeps against the same trials without a sweep, and against KerasTuner's Hyperband and plain Optuna. Linux only.
 
     python benchmarks/sweep.py [--rounds 3] [--seeds 0,1,2] [--levels 0.95,0.97]
-    python benchmarks/sweep.py --only slots --only nested
+    python benchmarks/sweep.py --only slots --epochs 30
     python benchmarks/sweep.py --smoke      # does it work; figures are noise
 
 The seed CNN on scikit-learn's digits at 28x28, 9 epochs at most, learning rate, optimizer, batch, filters and dense
@@ -44,7 +44,7 @@ def main() -> None:
     meter.become_reaper()
     print(environment.machine(PACKAGES), flush=True)
     with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        lab = Lab(folder=Path(folder), size=SMOKE if args.smoke else Size())
+        lab = Lab(folder=Path(folder), size=SMOKE if args.smoke else Size(epochs=args.epochs))
         lab.prepare()
         for part in args.only or PARTS:
             print(f"\n{PARTS[part](lab, args)}", flush=True)
@@ -107,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers(int), default=[0, 1, 2], help="of peers")
     parser.add_argument("--levels", type=_numbers(float), default=[0.95, 0.97], help="validation accuracies of peers")
     parser.add_argument("--only", action="append", choices=PARTS, help="may be given more than once")
+    parser.add_argument("--epochs", type=int, default=9, help="of each trial; at most, where they may be stopped")
     parser.add_argument("--smoke", action="store_true", help="2 trials of 2 epochs, one round, one seed")
     args = parser.parse_args()
     if args.smoke:

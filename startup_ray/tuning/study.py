@@ -100,9 +100,8 @@ class Study:
         if told.state == "running":
             return frozen_trial(self._codes, told.values, TrialState.RUNNING)
         if math.isnan(told.last):
-            return frozen_trial(
-                self._codes, told.values, TrialState.PRUNED
-            )  # without a value: the last in Optuna's order
+            # Without a value: the last in Optuna's order.
+            return frozen_trial(self._codes, told.values, TrialState.PRUNED)
         return frozen_trial(self._codes, told.values, TrialState.COMPLETE, value=told.last)
 
     def _next(self, number: int, taken: set[str]) -> dict[str, Any] | None:
