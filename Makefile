@@ -8,11 +8,12 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/startup-ray demo
 
-# The tests without Ray first: what is cheap to find out is found out first. Those of tests/trainers need TensorFlow alone.
+# The tests without Ray first: what is cheap to find out is found out first. Those of tests/trainers need TensorFlow alone;
+# of the others each process has a Ray of its own, and waits for processes to start more than it computes.
 test: check
 	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"
 	$(BIN)/python -m pytest -n 2 -m "ray and not soak" tests/trainers
-	$(BIN)/python -m pytest -m "ray and not soak" --ignore tests/trainers
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not soak" --ignore tests/trainers
 
 fast: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not ray and not soak"
@@ -31,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/driver_memory.py
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/sweep.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

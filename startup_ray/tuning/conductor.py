@@ -158,9 +158,10 @@ class Conductor:
 
     def end(self, number: int, state: State, reason: str = "") -> None:
         """Write down how a trial ended."""
+        is_at_work = state == "stopped" and number in self._running
         self._running.discard(number)
         trial = self.trials[number] = replace(self.trials[number], state=state, reason=reason)
-        self._journal.end(trial)
+        self._journal.end(trial, is_at_work=is_at_work)
         self._told(trial)
 
     def lost(self, number: int, reason: str) -> None:

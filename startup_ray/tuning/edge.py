@@ -21,10 +21,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from startup_ray.errors import StartupRayError
 from startup_ray.remote import last_line
 from startup_ray.trainers.preflight import per_worker
 from startup_ray.tuning.conductor import Conductor
 from startup_ray.tuning.groups import Groups
+from startup_ray.tuning.journal import Trial
 from startup_ray.tuning.trial import Terms, TrialProcess
 
 RAY = "ray"
@@ -59,6 +61,14 @@ class Relay:
             self._is_last = following is None
             self.now = following or self.now
         return self.now.is_over
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """An error of ours ends the sweep as it is: through Ray Tune it would come out as text."""
+        try:
+            yield
+        except StartupRayError as error:
+            self.now.failure = self.now.failure or error
 
 
 def carry_out(
@@ -131,9 +141,11 @@ class _Supply(_NotKept, Searcher):
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        if self._relay.is_over or self._left <= 0:
-            return Searcher.FINISHED
-        trial = self._relay.now.next()
+        trial: Trial | None = None
+        with self._relay.failing():
+            if self._relay.is_over or self._left <= 0:
+                return Searcher.FINISHED
+            trial = self._relay.now.next()
         if trial is None:
             return None
         self._left -= 1
@@ -150,7 +162,8 @@ class _Supply(_NotKept, Searcher):
         if result and result["fatal"]:
             self._relay.now.failure = pickle.loads(result["fatal"])  # noqa: S301 - from a process of ours
             self._relay.now.release(number)
-        else:
+            return
+        with self._relay.failing():
             self._relay.now.end(number, state, result["reason"] if result else "")
 
     def save(self, checkpoint_path: str) -> None:
@@ -167,9 +180,11 @@ class _Scheduler(_NotKept, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, conductor = trial.config["number"], self._relay.now
-        if "used" in result:
-            conductor.started(number, dict(result["used"]), result["start_s"])
-        goes_on = conductor.report(number, dict(result["line"]), is_last=result["is_last"])
+        goes_on = False
+        with self._relay.failing():
+            if "used" in result:
+                conductor.started(number, dict(result["used"]), result["start_s"])
+            goes_on = conductor.report(number, dict(result["line"]), is_last=result["is_last"])
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
@@ -200,7 +215,8 @@ class _Watch(_NotKept, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error()
         self._groups.lose(trial.config["number"])
-        self._relay.now.lost(trial.config["number"], last_line(error) if error else "its process died")
+        with self._relay.failing():
+            self._relay.now.lost(trial.config["number"], last_line(error) if error else "its process died")
         self._on_change(self._relay.now)
 
 

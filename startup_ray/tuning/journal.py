@@ -85,12 +85,17 @@ class Journal:
         plan = {"number": trial.number, "values": trial.values, "seed": trial.seed, "of": trial.of}
         put_json(self.place(trial.number), TRIAL, plan)
 
-    def end(self, trial: Trial) -> None:
-        """Write down how it ended, and delete what only an unfinished trial needs."""
+    def end(self, trial: Trial, *, is_at_work: bool) -> None:
+        """Write down how it ended, and delete what only an unfinished trial needs.
+
+        Args:
+            is_at_work: it is still writing, and deletes that itself when it has heard of its end.
+        """
         self.fence.check()
         place = self.place(trial.number)
         put_json(place, END, {"state": trial.state, "reason": trial.reason, "start_s": round(trial.start_s, 3)})
-        drop(place)
+        if not is_at_work:
+            drop(place)
 
 
 def drop(place: Folder) -> None:

@@ -19,16 +19,17 @@ import ray
 from ray.util import placement_group_table
 
 from startup_ray.dataset import Dataset
-from startup_ray.errors import ClusterError, TrainingError, UsageError
+from startup_ray.errors import ClusterError, RunHeldError, TrainingError, UsageError
 from startup_ray.job import Job
 from startup_ray.jobfile import load_job
 from startup_ray.jobspace import with_values
-from startup_ray.runs import EXIT, USED, read_json
+from startup_ray.runs import EXIT, USED, put_json, read_json
 from startup_ray.storage import Folder
 from startup_ray.tuning.journal import TRIALS
 from startup_ray.tuning.messages import SweepProgress
 from tests.ray.sweeping import Driver, job_with, replayed, run, told, trials_in
 from tests.ray.training import MARKS, await_until, fit, results
+from tests.s3 import s3_server
 
 pytestmark = MARKS
 
@@ -123,6 +124,24 @@ def test_a_driver_that_is_killed_is_gone_on_with(dataset: Dataset, folder: Folde
     scene.play([(0.5, "driver")])
     assert told(folder) == told(replay)
     assert _epochs_trained_again(folder) <= 1
+
+
+def test_a_sweep_that_another_process_takes_over_ends_and_says_so(dataset: Dataset, folder: Folder) -> None:
+    def take_over(progress: SweepProgress) -> None:
+        if progress.done == 1:
+            record = read_json(folder, "lease/1.json")
+            put_json(folder, "lease/2.json", {**record, "nonce": "other"})
+
+    with pytest.raises(RunHeldError, match="has taken over this folder"):
+        run(dataset, folder, job_with(ONE_SLOT), trains=replayed, on_progress=take_over)
+
+
+@pytest.mark.soak
+def test_on_an_object_store_it_is_the_same(dataset: Dataset, replay: Folder) -> None:
+    with s3_server() as server:
+        place = server.folder("sweeps") / "one"
+        run(dataset, place, job_with(*REPLAY, ONE_SLOT), trains=replayed)
+        assert told(place) == told(replay)
 
 
 def test_processes_are_made_new_before_they_grow(dataset: Dataset, folder: Folder) -> None:
