@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from startup_ray.report.wording import without_secrets
 from startup_ray.space import Axis
 from startup_ray.storage import Folder
 from startup_ray.sweep_options import SweepOptions
-from startup_ray.tuning.journal import READERS, TRIALS, Trial, read_trial
+from startup_ray.tuning.journal import TRIALS, Trial, read_trials
 from startup_ray.tuning.leaderboard import places, ranked
 from startup_ray.tuning.measure import Measure, measure_of
 
@@ -148,11 +147,7 @@ def _guess(key: str, values: list[Any]) -> Axis:
 
 
 def _trials(folder: Folder) -> list[Trial]:
-    names = [name for name in (folder / TRIALS).list() if name.isdigit()]
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda name: read_trial(folder / TRIALS / name), names)
-        known = [trial for trial in found if trial is not None]
-    return [replace(one, values=_clean(one.values), reason=_clean(one.reason)) for one in known]
+    return [replace(one, values=_clean(one.values), reason=_clean(one.reason)) for one in read_trials(folder)]
 
 
 def _axes(options: SweepOptions) -> tuple[Axis, ...]:

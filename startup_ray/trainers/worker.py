@@ -140,6 +140,7 @@ def used(spec: Spec, program: Any) -> dict[str, Any]:
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
         "seed": spec.seed,
+        "epochs": -(-spec.steps // spec.steps_per_epoch),
         "weights": sum(array.size for array in program.arrays()),
         "process": {"host": socket.gethostname(), "pid": os.getpid()},
     }

@@ -109,6 +109,9 @@ class Conductor:
                 self._end_waiting()
                 return None
             trial = self.trials[self._waiting.popleft()]
+            if self._has_fallen_behind(trial):
+                self.end(trial.number, "stopped", "asha")
+                return self.next()
         else:
             new = self._supply(self._next) if self._may_begin() else None
             if new is None:
@@ -196,6 +199,12 @@ class Conductor:
         reason = self._out_of(len(self._running))
         while self._waiting:
             self.end(self._waiting.popleft(), "stopped", reason)
+
+    def _has_fallen_behind(self, trial: Trial) -> bool:
+        """Whether its last report, which may never have been answered, would have stopped it."""
+        curve = self._measure.curve(trial)
+        is_judged = self._rungs is not None and curve and trial.epochs < trial.most_epochs
+        return bool(is_judged) and self._rungs is not None and not self._rungs.report(trial.number, *curve[-1])
 
     def _record(self, trial: Trial) -> None:
         if self._rungs is not None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from startup_ray.lease import Fence
 from startup_ray.merit import kept
-from startup_ray.runs import FEATURES, LAST_MODEL, put_json, read_history, read_json
+from startup_ray.runs import FEATURES, LAST_MODEL, USED, put_json, read_history, read_json
 from startup_ray.storage import Folder
 
 TRIALS = "trials"
@@ -52,6 +52,9 @@ class Trial:
         """After each epoch, the metric of the model that it would keep; see `merit.kept`."""
         return kept([self.lines[epoch] for epoch in sorted(self.lines)], monitor, metric)
 
+    most_epochs: int = 0
+    """That it has; 0 where it has ended or not begun, and nobody needs to know."""
+
     @property
     def epochs(self) -> int:
         return len(self.lines)
@@ -75,10 +78,7 @@ class Journal:
 
     def read(self) -> list[Trial]:
         """All trials, by number."""
-        names = [name for name in (self.folder / TRIALS).list() if name.isdigit()]
-        with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(lambda name: read_trial(self.folder / TRIALS / name), names)
-            return [trial for trial in found if trial is not None]
+        return read_trials(self.folder)
 
     def begin(self, trial: Trial) -> None:
         self.fence.check()
@@ -115,10 +115,20 @@ def pick(plain: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def read_trials(folder: Folder) -> list[Trial]:
+    """All trials of a sweep's folder, by number; who only reads needs no lease."""
+    names = [name for name in folder.list(TRIALS) if name.isdigit()]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda name: read_trial(folder / TRIALS / name), names)
+        return [trial for trial in found if trial is not None]
+
+
 def read_trial(place: Folder) -> Trial | None:
     """What a folder tells of its trial; None if it was not to begin yet."""
     plan = read_json(place, TRIAL)
     if not plan:
         return None
     lines = {record["epoch"]: record for record in read_history(place)}
-    return replace(Trial(**plan, lines=lines), **read_json(place, END))
+    end = read_json(place, END)
+    most = 0 if end else int(read_json(place, USED).get("epochs", 0))
+    return Trial(**plan, **end, lines=lines, most_epochs=most)

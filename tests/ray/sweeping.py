@@ -20,7 +20,7 @@ from startup_ray.jobspace import with_values
 from startup_ray.lease import hold
 from startup_ray.runs import USED, put_json, read_history
 from startup_ray.storage import Folder
-from startup_ray.tuning.journal import TRIALS, Trial, read_trial
+from startup_ray.tuning.journal import Trial, read_trials
 from startup_ray.tuning.sweep import sweep
 from startup_ray.tuning.trial import Terms, Turns
 from tests.tuning.made import write_line
@@ -52,16 +52,11 @@ def run(dataset: Dataset, folder: Folder, job: Job, **more: Any) -> dict[str, An
         return sweep(dataset, folder, lease.fence, job=job, **more)
 
 
-def trials_in(folder: Folder) -> list[Trial]:
-    found = (read_trial(folder / TRIALS / name) for name in folder.list(TRIALS))
-    return [trial for trial in found if trial is not None]
-
-
 def told(folder: Folder) -> list[tuple[Any, ...]]:
     """What must not depend on time."""
     return [
         (trial.number, trial.values, trial.seed, trial.of, trial.state, trial.curve("val/f1", "val/f1"))
-        for trial in trials_in(folder)
+        for trial in read_trials(folder)
     ]
 
 
@@ -70,7 +65,8 @@ def replayed(terms: Terms, trial: Trial, place: Folder, mark: int) -> tuple[int,
 
     def turns() -> Turns:
         job = with_values(terms.job, trial.values).model_dump(mode="json")
-        put_json(place, USED, {**job, "seed": trial.seed, "process": {"pid": os.getpid()}})
+        used = {"seed": trial.seed, "epochs": terms.job.training.epochs, "process": {"pid": os.getpid()}}
+        put_json(place, USED, job | used)
         reach = 1 - abs(trial.values["training.learning_rate"] - 0.01) - trial.values["model.dense"] / 100
         for epoch in range(len(read_history(place)) + 1, terms.job.training.epochs + 1):
             time.sleep(0.05)

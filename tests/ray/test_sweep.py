@@ -25,9 +25,9 @@ from startup_ray.jobfile import load_job
 from startup_ray.jobspace import with_values
 from startup_ray.runs import EXIT, USED, put_json, read_json
 from startup_ray.storage import Folder
-from startup_ray.tuning.journal import TRIALS
+from startup_ray.tuning.journal import TRIALS, read_trials
 from startup_ray.tuning.messages import SweepProgress
-from tests.ray.sweeping import Driver, job_with, replayed, run, told, trials_in
+from tests.ray.sweeping import Driver, job_with, replayed, run, told
 from tests.ray.training import MARKS, await_until, fit, results
 from tests.s3 import s3_server
 
@@ -54,7 +54,7 @@ def test_a_sweep_from_the_search_to_the_test_split(dataset: Dataset, folder: Fol
     seen: list[SweepProgress] = []
     job = job_with("sweep.trials=4", "sweep.confirm=1", "sweep.seeds=2", "sweep.slots=2")
     document = run(dataset, folder, job, on_progress=seen.append)
-    trials = trials_in(folder)
+    trials = read_trials(folder)
     search = [trial for trial in trials if trial.of is None]
     assert len(search) == document["trials"] == 4
     assert Counter(trial.state for trial in search)["finished"] == document["finished"] >= 1
@@ -74,7 +74,7 @@ def test_a_sweep_from_the_search_to_the_test_split(dataset: Dataset, folder: Fol
 
 def _alone_it_is_the_same(dataset: Dataset, folder: Folder, job: Job) -> None:
     """The last of the search that has finished, in a process that had trained others before: bit for bit."""
-    trial = next(one for one in reversed(trials_in(folder)) if one.state == "finished" and one.of is None)
+    trial = next(one for one in reversed(read_trials(folder)) if one.state == "finished" and one.of is None)
     own, alone = with_values(job, trial.values), Folder(f"{folder}-alone")
     document = fit(dataset, alone, model=own.model, training=own.training, workers=1)
     in_sweep = read_json(folder / TRIALS / f"{trial.number:05d}", EXIT)
@@ -186,7 +186,7 @@ def test_a_nested_trial_that_is_killed_frees_what_it_had(dataset: Dataset, folde
     words = ("sweep.trial=nested", "sweep.trials=2", "sweep.scheduler=none", "training.epochs=6", "scaling.workers=3")
     run(dataset, folder, job_with(*words), on_progress=kill)
     assert killed
-    assert [(trial.state, trial.epochs) for trial in trials_in(folder)] == [("finished", 6)] * 2
+    assert [(trial.state, trial.epochs) for trial in read_trials(folder)] == [("finished", 6)] * 2
     await_until(lambda: ray.available_resources().get("CPU", 0) == total, limit_s=10)
 
 
@@ -202,7 +202,7 @@ class Scene:
 
     def play(self, blows: Sequence[tuple[float, str]]) -> None:
         """Kill the driver, or the process that trains, at these shares of all epochs; then go on to the end."""
-        total = sum(trial.epochs for trial in trials_in(self.undisturbed))
+        total = sum(trial.epochs for trial in read_trials(self.undisturbed))
         for share, what in blows:
             driver = Driver(self.dataset, self.folder, self.words, replays=self.replays)
             await_until(partial(self._has_come_to, driver, int(share * total)))
@@ -214,10 +214,10 @@ class Scene:
         Driver(self.dataset, self.folder, self.words, replays=self.replays).document()
 
     def _has_come_to(self, driver: Driver, epochs: int) -> bool:
-        return sum(trial.epochs for trial in trials_in(self.folder)) >= epochs or driver.process.poll() is not None
+        return sum(trial.epochs for trial in read_trials(self.folder)) >= epochs or driver.process.poll() is not None
 
     def _kill_slot(self) -> None:
-        for trial in trials_in(self.folder):
+        for trial in read_trials(self.folder):
             used = read_json(self.folder / TRIALS / f"{trial.number:05d}", USED)
             if trial.state == "running" and used:
                 with suppress(ProcessLookupError):
@@ -226,7 +226,7 @@ class Scene:
 
 def _epochs_trained_again(folder: Folder) -> int:
     again = 0
-    for trial in trials_in(folder):
+    for trial in read_trials(folder):
         place = folder / TRIALS / f"{trial.number:05d}"
         lines = [name for pid in place.list("attempts") for name in (place / f"attempts/{pid}").list("metrics")]
         again += len(lines) - trial.epochs
@@ -240,7 +240,7 @@ def test_nested_trials_free_all_they_had_stopped_or_not(dataset: Dataset, folder
     document = run(dataset, folder, job_with(*words, *more))
     await_until(lambda: ray.available_resources().get("CPU", 0) == total, limit_s=10)
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
-    assert [(trial.state, trial.epochs) for trial in trials_in(folder)] == [("finished", 3), ("stopped", 1)]
+    assert [(trial.state, trial.epochs) for trial in read_trials(folder)] == [("finished", 3), ("stopped", 1)]
     assert document["best"]["values"] == {"training.learning_rate": 1e-2}
     used = read_json(folder / TRIALS / "00001", USED)
     assert used["training"]["learning_rate"] == 1e-7
@@ -274,7 +274,7 @@ def test_bad_trials_are_told_and_the_others_go_on(dataset: Dataset, folder: Fold
         ONE_SLOT,
     )
     document = run(dataset, folder, job_with(*words))
-    states = {(t.values["training.learning_rate"], len(t.values["model.filters"])): t for t in trials_in(folder)}
+    states = {(t.values["training.learning_rate"], len(t.values["model.filters"])): t for t in read_trials(folder)}
     assert states[0.001, 1].state == "finished"
     assert states[1e30, 1].state == "diverged"
     assert "not finite" in states[1e30, 1].reason

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from startup_ray.errors import StartupRayError, UsageError
+from startup_ray.runs import USED, put_json
 from startup_ray.storage import Folder
 from startup_ray.tuning.conductor import Limits
 from startup_ray.tuning.journal import Trial, read_trial
@@ -65,6 +66,21 @@ def test_a_report_that_nobody_has_heard_is_in_the_journal(sweep: Sweep) -> None:
         assert conductor.trials[0].curve("val/f1", "val/f1") == ((1, 0.5),)
         assert conductor._rungs is not None
         assert not conductor._rungs.report(5, 1, 0.4)
+
+
+def test_a_trial_that_was_never_told_to_stop_is_told_later(sweep: Sweep) -> None:
+    sweep.curves = [[0.9] * EPOCHS, [0.1] * EPOCHS, [0.8] * EPOCHS]
+    with sweep.conductor(trials=3) as conductor:
+        sweep.play(conductor, epochs=EPOCHS)  # the first, to its end
+        assert conductor.next() is not None
+        place = conductor._journal.place(1)
+        write_line(place, {"epoch": 1, "val/f1": 0.1, "val/loss": 1.0})
+        put_json(place, USED, {"epochs": EPOCHS})
+    with sweep.conductor(trials=3) as conductor:
+        trial = conductor.next()
+        assert trial is not None
+        assert trial.number == 2
+        assert (conductor.trials[1].state, conductor.trials[1].reason) == ("stopped", "asha")
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
