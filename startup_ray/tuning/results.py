@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from startup_ray.errors import TrainingError
 from startup_ray.job import Job
 from startup_ray.ledger import redact
 from startup_ray.options import GanOptions
@@ -96,20 +97,28 @@ def best_job(job: Job, values: Mapping[str, Any], sweep: str) -> bytes:
 
 
 def test_winner(terms: Terms, best: Sequence[Trial], confirmed: Sequence[Trial], measure: Measure) -> dict[str, Any]:
-    """Judge the winner on the test split, by its first training with a fresh seed: the one look at that split."""
-    winner = places(best, confirmed, measure)[0].trial
+    """Judge the winner on the test split, by its first training with a fresh seed: the one look at that split.
+
+    Raises:
+        TrainingError: no training with a fresh seed has finished.
+    """
+    found = places(best, confirmed, measure)
+    if not found:
+        reasons = sorted({trial.reason for trial in confirmed})
+        raise TrainingError(f"none of the best trains with other seeds: {reasons[0]}", where=str(terms.folder))
+    winner = found[0].trial
     first = next(trial for trial in confirmed if trial.of == winner and trial.state == "finished")
     run, options = terms.journal.place(first.number), terms.job.evaluation.model_copy(update={"gates": ()})
     target = terms.folder / TEST
     if isinstance(terms.job.model, GanOptions):
         from startup_ray.trainers.gan.evaluation import evaluate_gan
 
-        found = evaluate_gan(run, terms.dataset, target, options=options, seed=terms.job.seed)
+        told = evaluate_gan(run, terms.dataset, target, options=options, seed=terms.job.seed)
     else:
         from startup_ray.evaluate import evaluate
 
-        found = evaluate(run, terms.dataset, target, options=options, seed=terms.job.seed)
-    return {"trial": first.number, "metrics": found["metrics"], "intervals": found.get("intervals", {})}
+        told = evaluate(run, terms.dataset, target, options=options, seed=terms.job.seed)
+    return {"trial": first.number, "metrics": told["metrics"], "intervals": told.get("intervals", {})}
 
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
