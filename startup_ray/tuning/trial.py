@@ -107,9 +107,9 @@ class TrialProcess(tune.Trainable):
                 self._epochs, self._turns = self._terms.train(self._terms, self._trial(), self._place, self._mark)
             line = next(self._turns)
         except StopIteration as end:
-            return _ended(end.value)
+            return _ended(end.value, state_of(end.value))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this trial, and perhaps the sweep
-            return _ended(error)
+            return _ended(error, "failed")
         # As tuples, because Tune flattens mappings.
         answer = {"line": tuple(line.items()), "is_last": int(line["epoch"]) >= self._epochs, "pid": os.getpid()}
         return answer | ({} if self._has_told else self._first_words(line))
@@ -138,8 +138,8 @@ class TrialProcess(tune.Trainable):
         return {"used": tuple(used.items()), "start_s": max(0.0, start_s)}
 
 
-def _ended(outcome: Any) -> dict[str, Any]:
-    answer = {"done": True, "pid": os.getpid(), "state": state_of(outcome), "reason": "", "fatal": b""}
+def _ended(outcome: Any, state: str) -> dict[str, Any]:
+    answer = {"done": True, "pid": os.getpid(), "state": state, "reason": "", "fatal": b""}
     if isinstance(outcome, Exception):
         answer["reason"] = outcome.message if isinstance(outcome, StartupRayError) else first_line(outcome)
     if isinstance(outcome, ClusterError):  # storage too: no trial's fault, and the next ones would meet it as well
@@ -156,7 +156,7 @@ def _finished(task: Task, turns: Turns) -> Turns:
 
 
 def state_of(outcome: Any) -> str:
-    """How a trial ended that has come to this document or error."""
+    """How a trial ended that has come to this document, or to this error that another try would meet again."""
     if not isinstance(outcome, Exception):
         return "finished"
     return "diverged" if isinstance(outcome, TrainingError) else "failed"
@@ -179,13 +179,14 @@ def nested(task: Task, *, fit: Callable[..., Outcome] = attempt) -> Turns:
     without which the next trial never starts.
     """
     referee = Referee()
-    found: list[Any] = []
+    found: list[Outcome] = []
+    raised: list[Exception] = []
 
     def train() -> None:
         try:
             found.append(fit(task, on_progress=ignore, goes_on=partial(ask, referee.actor)))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            found.append(error)
+            raised.append(error)
 
     thread = threading.Thread(target=train, name="fit", daemon=True)
     thread.start()
@@ -200,7 +201,6 @@ def nested(task: Task, *, fit: Callable[..., Outcome] = attempt) -> Turns:
     finally:
         thread.join()
         referee.close()
-    outcome: Outcome | Exception = found[0]
-    if isinstance(outcome, Exception) and not isinstance(outcome, StartupRayError):
-        raise outcome
-    return outcome
+    if raised:
+        raise raised[0]
+    return found[0]
