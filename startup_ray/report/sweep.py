@@ -65,7 +65,7 @@ def counts(found: Sweep) -> list[tuple[str, str]]:
     told += [f"{states['running']:,} not ended"] if states["running"] else []
     rows = [("trials", f"{len(found.trials):,}: {', '.join(told)}"), ("epochs of the search", _epochs(epochs, found))]
     if found.again:
-        rows.append(("trained again", f"{trials_of(len(found.again))}, {_epochs(again, found)}"))
+        rows.append(("epochs of training again", f"{_epochs(again, found)}, in {trials_of(len(found.again))}"))
     rows.append(
         ("time of all trials", _seconds(found.document.get("seconds") or sum(trial.seconds for trial in every)))
     )
