@@ -59,7 +59,7 @@ def test_a_confirmed_sweep_shows_how_sure_its_winner_is(storage: Folder, sweep: 
     assert "0.1350 0.1226 to 0.1474 clear" in text
     assert "4: 2 finished, 1 stopped, 1 diverged, 0 failed" in text
     assert "8, as many as 2.7 full trainings" in text
-    assert "6 trials, 18, as many as 6 full trainings" in text
+    assert "18, as many as 6 full trainings, in 6 trials" in text
     assert re.search(r"learning_rate +75\.0% dense +25\.0%", text)
     assert "of the searched space only" in text
     assert "diverged 3 the loss is not finite at step 12" in text
@@ -121,7 +121,7 @@ def test_an_unfinished_sweep_gives_a_report(storage: Folder, stage: str) -> None
     told = {
         "begun": "No trial has finished yet",
         "searching": "Best so far: trial 1, val F1 0.9500",
-        "confirming": "1 trial, 3, as many as 1 full training",
+        "confirming": "3, as many as 1 full training, in 1 trial",
         "nothing finished": "out of memory",
     }
     tags = tags_of(storage, folder)
