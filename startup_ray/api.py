@@ -21,7 +21,6 @@ from startup_ray import runs
 from startup_ray.dataset import Dataset, require_success
 from startup_ray.errors import UsageError
 from startup_ray.job import IngestOptions, Job
-from startup_ray.jobspace import with_values
 from startup_ray.lease import hold
 from startup_ray.ledger import NOTHING, Again, count
 from startup_ray.planning import (
@@ -34,6 +33,7 @@ from startup_ray.planning import (
     require_finished,
     run_folder,
     sweep_folder,
+    winner_of,
 )
 from startup_ray.progress import Progress, ignore
 from startup_ray.provenance import describe
@@ -168,11 +168,6 @@ def search_values(
         document = sweep(dataset, folder, lease.fence, job=job, features=judged_by(job), on_progress=on_progress)
         write_report([Run(folder, {})], folder.path(runs.REPORT))
     return document
-
-
-def winner_of(job: Job, document: dict[str, Any]) -> Job:
-    """A job with the values that a sweep of it has found best, and without its sweep."""
-    return with_values(job, document["best"]["values"])
 
 
 def evaluate_model(

@@ -231,7 +231,7 @@ def _carry_out(
 ) -> Documents:
     from startup_ray import api, runs
     from startup_ray.console import progress
-    from startup_ray.planning import find_run
+    from startup_ray.planning import find_run, winner_of
 
     documents: Documents = {}
     if dataset is None:
@@ -243,7 +243,7 @@ def _carry_out(
     if "sweep" in stages:
         with progress("sweep", quiet=args.quiet) as show:
             documents["sweep"] = api.search_values(dataset, job, fresh=args.fresh, on_progress=show)
-        job = api.winner_of(job, documents["sweep"])
+        job = winner_of(job, documents["sweep"])
     if "train" in stages:
         with progress("train", quiet=args.quiet) as show:
             run = api.train_model(dataset, job, fresh=args.fresh, on_progress=show)

@@ -157,6 +157,11 @@ class TrainingOptions(Section):
         return self
 
 
+def monitor_of(model: ModelOptions, training: TrainingOptions) -> str:
+    """By which metric an epoch is the best."""
+    return "val/fid" if isinstance(model, GanOptions) else training.monitor
+
+
 class ScalingOptions(Section):
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         2, description="processes that train together, one replica each; [1, 4]: as many as there is room for"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +75,11 @@ def finished_sweep(folder: Folder, job: Job) -> dict[str, Any]:
     document = runs.read_json(folder, runs.EXIT)
     is_done = job.sweep is not None and document.get("asked") == runs.extent(job.sweep)
     return document if is_done else {}
+
+
+def winner_of(job: Job, document: Mapping[str, Any]) -> Job:
+    """A job with the values that a sweep of it has found best, and without its sweep."""
+    return with_values(job, document["best"]["values"])
 
 
 def evaluation_folder(run: Run, dataset: Dataset, job: Job, *, split: str = "test") -> Folder:
@@ -242,13 +247,13 @@ def _plan_sweep(dataset: Dataset, job: Job, *, fresh: bool) -> tuple[Step, Job |
     document = finished_sweep(folder, job)
     state: State = "finished" if document else _begun(folder)
     step = Step(stage="sweep", state=state, folder=str(folder), needs_ray=not document)
-    return step, with_values(job, document["best"]["values"]) if document else None
+    return step, winner_of(job, document) if document else None
 
 
 def _winner(dataset: Dataset, job: Job) -> Job | None:
     """The job with the values that its newest finished sweep has found."""
     folder = _sweeps(dataset, job).newest_with(runs.EXIT) if job.sweep is not None else None
-    return with_values(job, runs.read_json(folder, runs.EXIT)["best"]["values"]) if folder is not None else None
+    return winner_of(job, runs.read_json(folder, runs.EXIT)) if folder is not None else None
 
 
 def _plan_run(job: Job, dataset: Dataset, run: Run) -> list[Step]:

@@ -26,6 +26,7 @@ from startup_ray.options import (
     ModelOptions,
     PythonOptions,
     TrainingOptions,
+    monitor_of,
 )
 from startup_ray.section import Section
 from startup_ray.space import Axis, SpaceError, grid
@@ -141,7 +142,7 @@ class SweepOptions(Section):
 
 def metric_of(options: SweepOptions, model: ModelOptions, training: TrainingOptions) -> str:
     """What the trials of a sweep are compared by."""
-    return options.metric or ("val/fid" if isinstance(model, GanOptions) else training.monitor)
+    return options.metric or monitor_of(model, training)
 
 
 def mode_of(options: SweepOptions, metric: str) -> Literal["max", "min"]:

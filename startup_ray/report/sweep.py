@@ -14,9 +14,9 @@ from startup_ray.report.data import View
 from startup_ray.report.parallel import parallel
 from startup_ray.report.plots import trial_curves
 from startup_ray.report.sweep_data import Sweep, chosen
-from startup_ray.report.sweep_verdict import STATES, equal, headline, sure, trials_of
+from startup_ray.report.sweep_verdict import equal, headline, sure, trials_of
 from startup_ray.report.wording import finite, key_names, metric_name
-from startup_ray.tuning.journal import Trial
+from startup_ray.tuning.journal import ENDS, Trial
 
 MAX_ROWS = 15
 """Above, a table is folded."""
@@ -61,7 +61,7 @@ def counts(found: Sweep) -> list[tuple[str, str]]:
     states = Counter(trial.state for trial in found.trials)
     asked, every = found.options, [*found.trials, *found.again]
     epochs, again = (sum(trial.epochs for trial in group) for group in (found.trials, found.again))
-    told = [f"{states[state]:,} {state}" for state in STATES]
+    told = [f"{states[state]:,} {state}" for state in ENDS]
     told += [f"{states['running']:,} not ended"] if states["running"] else []
     rows = [("trials", f"{len(found.trials):,}: {', '.join(told)}"), ("epochs of the search", _epochs(epochs, found))]
     if found.again:

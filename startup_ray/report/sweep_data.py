@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from startup_ray import runs
@@ -15,13 +15,9 @@ from startup_ray.report.wording import without_secrets
 from startup_ray.space import Axis
 from startup_ray.storage import Folder
 from startup_ray.sweep_options import SweepOptions
-from startup_ray.tuning.journal import TRIALS, Trial, read_trials
-from startup_ray.tuning.leaderboard import places, ranked
+from startup_ray.tuning.journal import SPENT, TRIALS, Trial, read_trials
+from startup_ray.tuning.leaderboard import SHOWN, places, ranked, row_of
 from startup_ray.tuning.measure import Measure, measure_of
-
-SPENT = "spent.json"
-SHOWN = 10
-"""Places of the search that a sweep without confirmation shows."""
 
 MAX_LINES, MAX_BEST = 300, 100
 """Trials that are drawn, and the best of these."""
@@ -61,7 +57,7 @@ class Sweep:
         if self.document:
             found: Values = self.document["best"]
             return found
-        return _row(self.ranked[0], self.measure) if self.ranked else {}
+        return row_of(self.ranked[0], self.measure) if self.ranked else {}
 
     @property
     def leaderboard(self) -> list[Values]:
@@ -69,13 +65,12 @@ class Sweep:
         if self.document:
             found: list[Values] = self.document.get("leaderboard", [])
             return found
-        known = places(self.ranked, self.again, self.measure)
-        return [{**asdict(place), "mean": place.mean, "is_noise": place.is_noise} for place in known]
+        return [place.row() for place in places(self.ranked, self.again, self.measure)]
 
     @property
     def search(self) -> list[Values]:
         """The best that the search has seen."""
-        return [_row(trial, self.measure) for trial in self.ranked[:SHOWN]]
+        return [row_of(trial, self.measure) for trial in self.ranked[:SHOWN]]
 
 
 def is_sweep(folder: Folder, document: Mapping[str, Any]) -> bool:
@@ -183,7 +178,3 @@ def _full(job: Job | None, trials: Sequence[Trial]) -> int:
     if job and job.sweep and job.training.steps is None and "training.epochs" not in job.sweep.space:
         return job.training.epochs
     return max((trial.epochs for trial in trials if trial.state == "finished"), default=0)
-
-
-def _row(trial: Trial, measure: Measure) -> Values:
-    return {"trial": trial.number, "values": trial.values, "value": measure.score(trial)}

@@ -12,12 +12,9 @@ from typing import Any
 from startup_ray.report.data import View
 from startup_ray.report.sweep_data import Sweep
 from startup_ray.report.wording import listed, metric_name, score
-from startup_ray.tuning.journal import State
+from startup_ray.tuning.journal import ENDS
 
 Values = dict[str, Any]
-
-STATES: tuple[State, ...] = ("finished", "stopped", "diverged", "failed")
-"""In which a trial can have ended."""
 
 
 def chip(found: Sweep) -> tuple[str, str]:
@@ -88,7 +85,7 @@ def _too_good(found: Sweep) -> str:
 
 def _tiles(found: Sweep) -> list[Values]:
     best, states = found.best, Counter(trial.state for trial in found.trials)
-    parts = [f"{states[state]:,} {state}" for state in STATES if states[state]]
+    parts = [f"{states[state]:,} {state}" for state in ENDS if states[state]]
     parts += [f"{states['running']:,} not ended"] if states["running"] else []
     tiles = [{"name": "trials", "value": f"{len(found.trials):,}", "notes": [", ".join(parts)]}]
     epochs = sum(trial.epochs for trial in found.trials)

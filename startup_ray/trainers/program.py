@@ -12,6 +12,7 @@ from typing import Any
 
 from startup_ray.errors import UsageError
 from startup_ray.job import GanOptions, ModelOptions, TrainingOptions
+from startup_ray.options import monitor_of
 from startup_ray.usercode import WHERE, Code
 
 COMPILED = (
@@ -42,7 +43,7 @@ class Spec:
     @property
     def monitor(self) -> str:
         """By which metric an epoch is the best."""
-        return "val/fid" if isinstance(self.model, GanOptions) else self.training.monitor
+        return monitor_of(self.model, self.training)
 
     @property
     def takes_unlabelled(self) -> bool:
@@ -56,6 +57,11 @@ class Spec:
     @property
     def steps(self) -> int:
         return self.training.steps or self.training.epochs * self.steps_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        """The last may be a part of one."""
+        return -(-self.steps // self.steps_per_epoch)
 
 
 def make_program(spec: Spec, sync: Any, *, gpu: str = "") -> Any:

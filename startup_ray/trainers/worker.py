@@ -140,7 +140,7 @@ def used(spec: Spec, program: Any) -> dict[str, Any]:
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
         "seed": spec.seed,
-        "epochs": -(-spec.steps // spec.steps_per_epoch),
+        "epochs": spec.epochs,
         "weights": sum(array.size for array in program.arrays()),
         "process": {"host": socket.gethostname(), "pid": os.getpid()},
     }
@@ -204,7 +204,7 @@ def _stream(task: Task, rank: int, world: int) -> Stream:
         task.dataset,
         global_batch=training.global_batch,
         seed=task.spec.seed,
-        epochs=-(-task.spec.steps // task.spec.steps_per_epoch),
+        epochs=task.spec.epochs,
         positions=places_of(training.global_batch, rank, world, training.accumulate),
         threads=task.scaling.threads_per_worker,
     )

@@ -23,11 +23,14 @@ from startup_ray.storage import Folder
 TRIALS = "trials"
 TRIAL = "trial.json"
 END = "end.json"
+SPENT = "spent.json"
+"""Of the sweep: wall time of the search so far."""
 READERS = 16
 """Trials read at the same time: an object store answers slowly, but many at a time."""
 _ONLY_TO_GO_ON = ("checkpoints", "LATEST", LAST_MODEL, FEATURES)
 
 State = Literal["running", "finished", "stopped", "diverged", "failed"]
+ENDS: tuple[State, ...] = ("finished", "stopped", "diverged", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +51,12 @@ class Trial:
     start_s: float = 0.0
     """Of all its attempts, from when a worker took it to its first step."""
 
+    most_epochs: int = 0
+    """That it has; 0 where it has ended or not begun, and nobody needs to know."""
+
     def curve(self, metric: str, monitor: str) -> tuple[tuple[int, float], ...]:
         """After each epoch, the metric of the model that it would keep; see `merit.kept`."""
         return kept([self.lines[epoch] for epoch in sorted(self.lines)], monitor, metric)
-
-    most_epochs: int = 0
-    """That it has; 0 where it has ended or not begun, and nobody needs to know."""
 
     @property
     def epochs(self) -> int:

@@ -12,7 +12,7 @@ import io
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from startup_ray.merit import is_lower_better
@@ -20,6 +20,8 @@ from startup_ray.tuning.journal import Trial
 from startup_ray.tuning.measure import Measure
 
 LEVEL = 0.95
+SHOWN = 10
+"""The best of the search that are told."""
 Interval = tuple[float, float]
 
 
@@ -48,21 +50,28 @@ class Place:
         """Whether it may be as good as the first; None where that cannot be told."""
         return None if self.behind_interval is None else self.behind_interval[0] <= 0 <= self.behind_interval[1]
 
+    def row(self) -> dict[str, Any]:
+        """For a document."""
+        return {**asdict(self), "mean": self.mean, "is_noise": self.is_noise}
+
+
+def row_of(trial: Trial, measure: Measure) -> dict[str, Any]:
+    """What the search has found, for a document."""
+    return {"trial": trial.number, "values": trial.values, "value": measure.score(trial)}
+
 
 def ranked(trials: Sequence[Trial], measure: Measure) -> list[Trial]:
     """Trials of the search that have finished, the best first; of equals the earlier."""
-    sign = 1 if measure.mode == "max" else -1
     finished = [trial for trial in trials if trial.of is None and trial.state == "finished"]
     scored = [(trial, score) for trial in finished if (score := measure.score(trial)) is not None]
-    return [trial for trial, score in sorted(scored, key=lambda pair: (-sign * pair[1], pair[0].number))]
+    return [trial for trial, score in sorted(scored, key=lambda pair: (-measure.sign * pair[1], pair[0].number))]
 
 
 def places(best: Sequence[Trial], again: Sequence[Trial], measure: Measure) -> list[Place]:
     """The configurations of `best` by the means of their trainings in `again`; those without any are left out."""
-    sign = 1 if measure.mode == "max" else -1
     scores = {trial.number: _scores(trial, again, measure) for trial in best}
     known = [trial for trial in best if scores[trial.number]]
-    order = sorted(known, key=lambda trial: -sign * statistics.fmean(scores[trial.number].values()))
+    order = sorted(known, key=lambda trial: -measure.sign * statistics.fmean(scores[trial.number].values()))
     return [_place(trial, scores, order[0], measure) for trial in order]
 
 
@@ -74,8 +83,7 @@ def _scores(trial: Trial, again: Sequence[Trial], measure: Measure) -> dict[int,
 
 def _place(trial: Trial, scores: dict[int, dict[int, float]], first: Trial, measure: Measure) -> Place:
     own, winner = scores[trial.number], scores[first.number]
-    sign = 1 if measure.mode == "max" else -1
-    behind = [sign * (winner[seed] - own[seed]) for seed in own if seed in winner] if trial is not first else []
+    behind = [measure.sign * (winner[seed] - own[seed]) for seed in own if seed in winner] if trial is not first else []
     return Place(
         trial=trial.number,
         values=trial.values,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from startup_ray.job import Job
-from startup_ray.options import GanOptions
+from startup_ray.options import GanOptions, monitor_of
 from startup_ray.sweep_options import SweepOptions, metric_of, mode_of
 from startup_ray.tuning.journal import Trial
 
@@ -19,6 +19,11 @@ class Measure:
     """Says which epoch's model a trial keeps; it is the metric of that model that counts."""
     late_by: int = 1
     """Epochs after which the metric has been reported at the latest."""
+
+    @property
+    def sign(self) -> int:
+        """What makes more of it better."""
+        return 1 if self.mode == "max" else -1
 
     def curve(self, trial: Trial) -> tuple[tuple[int, float], ...]:
         """Epochs and what counts after each."""
@@ -33,10 +38,9 @@ class Measure:
 def measure_of(job: Job, options: SweepOptions) -> Measure:
     """As the job asks for it."""
     metric = metric_of(options, job.model, job.training)
-    is_gan = isinstance(job.model, GanOptions)
     return Measure(
         metric=metric,
         mode=mode_of(options, metric),
-        monitor="val/fid" if is_gan else job.training.monitor,
+        monitor=monitor_of(job.model, job.training),
         late_by=job.model.watch_every_epochs if isinstance(job.model, GanOptions) else 1,
     )

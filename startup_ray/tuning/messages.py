@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from startup_ray.trainers.messages import duration
 from startup_ray.tuning.conductor import Conductor
-from startup_ray.tuning.journal import Trial
+from startup_ray.tuning.journal import ENDS, Trial
 from startup_ray.tuning.measure import Measure
 
 Phase = Literal["search", "confirm"]
@@ -55,7 +55,7 @@ def progress_of(conductor: Conductor, measure: Measure) -> SweepProgress:
     states = Counter(trial.state for trial in trials)
     return SweepProgress(
         phase="search" if all(trial.of is None for trial in trials) else "confirm",
-        counts={state: states[state] for state in ("running", "finished", "stopped", "diverged", "failed")},
+        counts={state: states[state] for state in ("running", *ENDS)},
         most=conductor.limits.trials,
         metric=measure.metric,
         best=_best(trials, measure),
@@ -66,10 +66,9 @@ def progress_of(conductor: Conductor, measure: Measure) -> SweepProgress:
 
 
 def _best(trials: list[Trial], measure: Measure) -> tuple[int, float, Mapping[str, Any]] | None:
-    sign = 1 if measure.mode == "max" else -1
     finished = [trial for trial in trials if trial.state == "finished"] or trials
     scored = [(score, trial) for trial in finished if (score := measure.score(trial)) is not None]
-    score, trial = max(scored, key=lambda pair: sign * pair[0], default=(None, None))
+    score, trial = max(scored, key=lambda pair: measure.sign * pair[0], default=(None, None))
     return None if score is None or trial is None else (trial.number, score, trial.values)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from startup_ray.runs import EXIT, extent, location_of, put_json
 from startup_ray.space import set_values
 from startup_ray.storage import open_folder
 from startup_ray.sweep_options import SweepOptions
-from startup_ray.tuning.journal import Trial
-from startup_ray.tuning.leaderboard import Place, as_csv, places, ranked, table
+from startup_ray.tuning.journal import ENDS, Trial
+from startup_ray.tuning.leaderboard import SHOWN, Place, as_csv, places, ranked, row_of, table
 from startup_ray.tuning.measure import Measure
 from startup_ray.tuning.optuna_file import importance, write_sqlite
 from startup_ray.tuning.study import Told
@@ -36,8 +35,6 @@ BEST = "best.yaml"
 TABLE = "trials.csv"
 OPTUNA = "optuna.sqlite3"
 TEST = "test"
-SHOWN = 10
-"""Places of the leaderboard in the document."""
 
 
 def finish(
@@ -74,10 +71,8 @@ def finish(
         "metric": measure.metric,
         "mode": measure.mode,
         "best": _best(best, again, measure),
-        "leaderboard": [_row(place) for place in again],
-        "search": [
-            {"trial": trial.number, "values": trial.values, "value": measure.score(trial)} for trial in best[:SHOWN]
-        ],
+        "leaderboard": [place.row() for place in again],
+        "search": [row_of(trial, measure) for trial in best[:SHOWN]],
         "importance": importance(options.axes, told, measure.mode),
         "test": dict(tested),
         "job": folder.path(BEST),
@@ -123,13 +118,13 @@ def test_winner(terms: Terms, best: Sequence[Trial], confirmed: Sequence[Trial],
 
 def _counts(trials: Sequence[Trial]) -> dict[str, int]:
     states = Counter(trial.state for trial in trials)
-    return {"trials": len(trials), **{name: states[name] for name in ("finished", "stopped", "diverged", "failed")}}
+    return {"trials": len(trials), **{name: states[name] for name in ENDS}}
 
 
 def _best(best: Sequence[Trial], again: Sequence[Place], measure: Measure) -> dict[str, Any]:
     named = {"metric": measure.metric}
     if not again:
-        return {**named, "trial": best[0].number, "values": best[0].values, "value": measure.score(best[0])}
+        return {**named, **row_of(best[0], measure)}
     first = again[0]
     return {
         **named,
@@ -140,10 +135,6 @@ def _best(best: Sequence[Trial], again: Sequence[Place], measure: Measure) -> di
         "found": first.found,
         "as_good": [place.trial for place in again[1:] if place.is_noise is not False],
     }
-
-
-def _row(place: Place) -> dict[str, Any]:
-    return {**asdict(place), "mean": place.mean, "is_noise": place.is_noise}
 
 
 def _sqlite(name: str, options: SweepOptions, told: Sequence[Told], measure: Measure) -> bytes:

@@ -31,7 +31,7 @@ from startup_ray.trainers.program import Spec
 from startup_ray.trainers.worker import require_gpu
 from startup_ray.tuning.conductor import Conductor, Limits
 from startup_ray.tuning.edge import TRIALS_PER_PROCESS, Relay, carry_out
-from startup_ray.tuning.journal import Trial, pick
+from startup_ray.tuning.journal import SPENT, Trial, pick
 from startup_ray.tuning.leaderboard import ranked
 from startup_ray.tuning.measure import Measure, measure_of
 from startup_ray.tuning.messages import SweepProgress, progress_of
@@ -42,8 +42,6 @@ from startup_ray.tuning.trial import Terms, Train, train
 
 log = logging.getLogger("startup_ray")
 
-SPENT = "spent.json"
-"""Wall time of the search so far."""
 Show = Callable[[SweepProgress], None]
 
 
@@ -226,7 +224,7 @@ def _require_worth(options: SweepOptions, measure: Measure, spec: Spec, dataset:
             "sweep.test needs a test split, and there is none", where="sweep.test", hint="set ingest.split.test"
         )
     axis = next((axis for axis in options.axes if axis.key == "training.epochs"), None)
-    least = -(-spec.steps // spec.steps_per_epoch)
+    least = spec.epochs
     if axis is not None:
         least = int(min(axis.choices) if axis.choices else axis.low)
     if options.epochs is not None and options.epochs < least:

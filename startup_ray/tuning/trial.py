@@ -59,7 +59,7 @@ def train(terms: Terms, trial: Trial, place: Folder, mark: int) -> tuple[int, Tu
         keeps_models=trial.of is not None,
         memory=mark,
     )
-    return -(-spec.steps // spec.steps_per_epoch), _finished(task, nested(task) if terms.is_nested else alone(task))
+    return spec.epochs, _finished(task, nested(task) if terms.is_nested else alone(task))
 
 
 @dataclass(frozen=True, kw_only=True)
