@@ -28,6 +28,7 @@ RINGS: dict[str, int] = {
             "tuning.rungs",
             "tuning.journal",
             "tuning.measure",
+            "tuning.pace",
             "tuning.conductor",
             "tuning.leaderboard",
             "job",

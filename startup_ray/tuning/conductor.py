@@ -140,13 +140,17 @@ class Conductor:
                 hint="please report this; the results of this sweep are not to be trusted",
             )
 
-    def report(self, number: int, line: Mapping[str, Any], *, is_last: bool) -> bool:
-        """Take the metrics of an epoch; returns whether the trial goes on. If not, it has ended."""
-        trial = self.trials[number]
-        self.trials[number] = trial = replace(trial, lines={**trial.lines, int(line["epoch"]): dict(line)})
+    def report(self, number: int, *lines: Mapping[str, Any], is_last: bool) -> bool:
+        """Take the metrics of some epochs; returns whether the trial goes on. If not, it has ended.
+
+        Args:
+            lines: in the order of the epochs; of those before the last none decides anything.
+        """
+        new = {int(line["epoch"]): dict(line) for line in lines}
+        self.trials[number] = trial = replace(self.trials[number], lines={**self.trials[number].lines, **new})
         curve = self._measure.curve(trial)
-        if not curve and int(line["epoch"]) >= self._measure.late_by:
-            self.failure = _never_reported(self._measure.metric, line)
+        if not curve and max(new) >= self._measure.late_by:
+            self.failure = _never_reported(self._measure.metric, lines[-1])
         goes_on = self._rungs is None or not curve or self._rungs.report(number, *curve[-1])
         if self.failure is not None:
             return False

@@ -184,7 +184,8 @@ class _Scheduler(_NotKept, FIFOScheduler):
         with self._relay.failing():
             if "used" in result:
                 conductor.started(number, dict(result["used"]), result["start_s"])
-            goes_on = conductor.report(number, dict(result["line"]), is_last=result["is_last"])
+            lines = [dict(line) for line in result["lines"]]
+            goes_on = conductor.report(number, *lines, is_last=result["is_last"])
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 

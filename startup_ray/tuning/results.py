@@ -8,9 +8,11 @@ optuna.sqlite3  the same for optuna-dashboard
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ BEST = "best.yaml"
 TABLE = "trials.csv"
 OPTUNA = "optuna.sqlite3"
 TEST = "test"
+_LIBRARIES = ("sklearn.ensemble", "sqlalchemy.orm", "alembic.migration", "matplotlib.figure")
 
 
 def finish(
@@ -80,6 +83,13 @@ def finish(
     }
     put_json(folder, EXIT, document)
     return document
+
+
+def load() -> None:
+    """Import what `finish` and the report will use: it takes a second or two, and is best done while trials run."""
+    with suppress(ImportError):  # told where they are used
+        for name in _LIBRARIES:
+            importlib.import_module(name)
 
 
 def best_job(job: Job, values: Mapping[str, Any], sweep: str) -> bytes:

@@ -21,6 +21,13 @@ from typing import Literal
 Mode = Literal["max", "min"]
 
 
+def is_milestone(epoch: int, min_epochs: int, reduction: int) -> bool:
+    """Whether there is a rung at this epoch."""
+    while epoch > min_epochs and epoch % reduction == 0:
+        epoch //= reduction
+    return epoch == min_epochs
+
+
 class Rungs:
     """Values of the trials at each milestone, min_epochs * reduction**k epochs."""
 

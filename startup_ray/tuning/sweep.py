@@ -8,6 +8,7 @@ Run again on the same folder it goes on where it was, also with more trials, a l
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ from startup_ray.tuning.journal import SPENT, Trial, pick
 from startup_ray.tuning.leaderboard import ranked
 from startup_ray.tuning.measure import Measure, measure_of
 from startup_ray.tuning.messages import SweepProgress, progress_of
-from startup_ray.tuning.results import finish, test_winner
+from startup_ray.tuning.results import finish, load, test_winner
 from startup_ray.tuning.rungs import Rungs
 from startup_ray.tuning.study import Study
 from startup_ray.tuning.trial import Terms, Train, train
@@ -77,30 +78,26 @@ def sweep(
     """
     options = job.sweep
     assert options is not None
-    scaling = job.scaling if options.trial == "nested" else job.scaling.model_copy(update={"workers": 1})
-    measure = measure_of(job, options)
-    spec = preflight(dataset, model=job.model, training=job.training, scaling=scaling, seed=job.seed, features=features)
-    _require_worth(options, measure, spec, dataset)
-    _require_trainable(job, options, dataset, scaling)
-    if scaling.gpus_per_worker:  # rather than in the first trial
-        run_task(require_gpu, stage="look at the GPUs", gpus=scaling.gpus_per_worker)
+    is_nested, scaling, measure = options.trial == "nested", _scaling(job, options), measure_of(job, options)
+    _require(job, options, measure, dataset, scaling, features=features)
     if isinstance(job.model, GanOptions):
         bring_judge(dataset, folder, fence, features=features, threads=scaling.threads_per_worker)
     terms = Terms(
-        dataset=dataset,
-        folder=folder,
-        fence=fence,
-        job=job,
-        scaling=scaling,
-        is_nested=options.trial == "nested",
-        train=trains,
+        dataset=dataset, folder=folder, fence=fence, job=job, scaling=scaling, is_nested=is_nested, train=trains
     )
     parts = _Parts(terms=terms, options=options, measure=measure, slots=_slots(options, scaling))
+    loading = threading.Thread(target=load, daemon=True)
+
+    def changed(conductor: Conductor) -> None:
+        if conductor.is_exhausted and loading.ident is None:
+            loading.start()  # there are fewer trials than slots from now on
+        on_progress(progress_of(conductor, measure))
+
     pids = carry_out(
         Relay(parts.conductors()),
         terms,
         slots=parts.slots,
-        on_change=lambda conductor: on_progress(progress_of(conductor, measure)),
+        on_change=changed,
         trials_per_process=trials_per_process,
     )
     trials = terms.journal.read()
@@ -212,6 +209,22 @@ def _slots(options: SweepOptions, scaling: ScalingOptions) -> int:
     if options.slots is not None and options.slots > room:
         log.warning("sweep: the cluster has room for %d trials at a time, not for %d", room, options.slots)
     return min(options.slots or room, room)
+
+
+def _scaling(job: Job, options: SweepOptions) -> ScalingOptions:
+    """Of one trial."""
+    return job.scaling if options.trial == "nested" else job.scaling.model_copy(update={"workers": 1})
+
+
+def _require(
+    job: Job, options: SweepOptions, measure: Measure, dataset: Dataset, scaling: ScalingOptions, *, features: str
+) -> None:
+    """See that there is all that trials ask for, rather than in the first one."""
+    spec = preflight(dataset, model=job.model, training=job.training, scaling=scaling, seed=job.seed, features=features)
+    _require_worth(options, measure, spec, dataset)
+    _require_trainable(job, options, dataset, scaling)
+    if scaling.gpus_per_worker:
+        run_task(require_gpu, stage="look at the GPUs", gpus=scaling.gpus_per_worker)
 
 
 def _require_worth(options: SweepOptions, measure: Measure, spec: Spec, dataset: Dataset) -> None:

@@ -10,9 +10,9 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from ray import tune
@@ -32,6 +32,7 @@ from startup_ray.trainers.launch import attempt, document_of
 from startup_ray.trainers.preflight import make_spec
 from startup_ray.trainers.worker import Outcome, Task
 from startup_ray.tuning.journal import END, Journal, Trial, drop, pick, read_trial
+from startup_ray.tuning.pace import is_decided, together
 from startup_ray.tuning.referee import Referee, ask
 
 Turns = Generator[Mapping[str, Any], None, Outcome]
@@ -83,7 +84,7 @@ class Terms:
 class TrialProcess(tune.Trainable):
     """`config` has the number of the trial, which it reads from the journal, and the mark of a nested one."""
 
-    _turns: Turns | None
+    _turns: Generator[Sequence[Mapping[str, Any]], None, Outcome] | None
     _place: Folder
     _mark: int
     _has_told: bool
@@ -101,18 +102,23 @@ class TrialProcess(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch. A result holds `line`, or, when there is none any more, how the trial ended."""
+        """Train some epochs. A result holds their `lines`, or, when there is none any more, how the trial ended."""
         try:
             if self._turns is None:
-                self._epochs, self._turns = self._terms.train(self._terms, self._trial(), self._place, self._mark)
-            line = next(self._turns)
+                self._epochs, turns = self._terms.train(self._terms, self._trial(), self._place, self._mark)
+                self._turns = together(turns, partial(is_decided, self._terms.job))
+            lines = next(self._turns)
         except StopIteration as end:
             return _ended(end.value, state_of(end.value))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this trial, and perhaps the sweep
             return _ended(error, "failed")
         # As tuples, because Tune flattens mappings.
-        answer = {"line": tuple(line.items()), "is_last": int(line["epoch"]) >= self._epochs, "pid": os.getpid()}
-        return answer | ({} if self._has_told else self._first_words(line))
+        answer = {
+            "lines": tuple(tuple(line.items()) for line in lines),
+            "is_last": int(lines[-1]["epoch"]) >= self._epochs,
+            "pid": os.getpid(),
+        }
+        return answer | ({} if self._has_told else self._first_words(lines))
 
     def cleanup(self) -> None:
         if self._turns is not None:
@@ -130,11 +136,11 @@ class TrialProcess(tune.Trainable):
         assert trial is not None, "a trial is written down before it begins"
         return trial
 
-    def _first_words(self, line: Mapping[str, Any]) -> dict[str, Any]:
+    def _first_words(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What its worker really uses, and how long the start took."""
         self._has_told = True
         used = pick(read_json(self._place, USED), [*self._trial().values, "seed"])
-        start_s = time.monotonic() - self._began - float(line.get("seconds", 0.0))
+        start_s = time.monotonic() - self._began - sum(float(line.get("seconds", 0.0)) for line in lines)
         return {"used": tuple(used.items()), "start_s": max(0.0, start_s)}
 
 
@@ -164,12 +170,19 @@ def state_of(outcome: Any) -> str:
 
 def alone(task: Task) -> Turns:
     """In this process, which has trained other models before."""
-    import keras
-
-    keras.backend.clear_session()
-    gc.collect()
+    _keras().backend.clear_session()  # collects garbage as well
     outcome = yield from worker.epochs(task, rank=0, world=1, emit=lambda _: None, meet=lambda: None)
     return outcome
+
+
+@cache
+def _keras() -> Any:
+    """Keras, loaded; that it and TensorFlow are no garbage need not be found out after each trial."""
+    import keras
+
+    gc.collect()
+    gc.freeze()
+    return keras
 
 
 def nested(task: Task, *, fit: Callable[..., Outcome] = attempt) -> Turns:

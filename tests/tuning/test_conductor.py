@@ -10,7 +10,7 @@ from startup_ray.runs import USED, put_json
 from startup_ray.storage import Folder
 from startup_ray.tuning.conductor import Limits
 from startup_ray.tuning.journal import Trial, read_trial
-from tests.tuning.made import Sweep, write_line
+from tests.tuning.made import MEASURE, Sweep, write_line
 
 EPOCHS = 9
 
@@ -145,6 +145,19 @@ def test_a_metric_that_is_never_reported_is_told_after_the_first_report(sweep: S
         assert not conductor.report(0, line, is_last=False)
         assert isinstance(conductor.failure, UsageError)
         assert conductor.failure.hint == "it reports train/loss, val/accuracy"
+
+
+def test_epochs_reported_together_count_as_one_by_one(sweep: Sweep) -> None:
+    with sweep.conductor(trials=2) as conductor:
+        for number, reach in enumerate([0.5, 0.4]):
+            conductor.next()
+            lines = [{"epoch": epoch, "val/f1": reach * epoch, "seconds": 1.0} for epoch in (1, 2, 3)]
+            assert conductor.report(number, lines[0], is_last=False) == (number == 0)
+            if number == 0:
+                assert conductor.report(number, *lines[1:], is_last=True)
+                conductor.end(number, "finished")
+        assert conductor.epochs == 4
+        assert MEASURE.curve(conductor.trials[0]) == ((1, 0.5), (2, 1.0), (3, 1.5))
 
 
 def test_more_trials_go_on_where_fewer_had_ended(sweep: Sweep) -> None:

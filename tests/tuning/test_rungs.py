@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from startup_ray.tuning.rungs import Rungs
+from startup_ray.tuning.rungs import Rungs, is_milestone
 
 
 def test_of_those_that_came_to_a_rung_the_best_third_goes_on() -> None:
@@ -33,6 +33,7 @@ def test_rungs_begin_at_min_epochs_and_are_reduction_times_as_far_each() -> None
     assert all(rungs.report(0, epoch, 1.0) for epoch in range(1, 40))
     stopped_at = [epoch for epoch in range(1, 40) if not rungs.report(1, epoch, 0.5)]
     assert stopped_at == [2, 8, 32]
+    assert stopped_at == [epoch for epoch in range(1, 40) if is_milestone(epoch, 2, 4)]
 
 
 def test_a_rung_that_was_passed_without_a_report_has_the_next_one() -> None:
