@@ -43,7 +43,9 @@ def entry() -> None:
 def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = argparse.Namespace(json="--json" in words, verbose=0, is_stopped=False)  # until they are parsed
+    words, rest = _parted(words)
+    args = argparse.Namespace(json="--json" in words, verbose=0, is_stopped=False, rest=rest)  # until they are parsed
+    args.parse = lambda words: _parser().parse_args(words)
     try:
         parser = _parser()
         parser.parse_args(words, args)
@@ -63,6 +65,14 @@ def main(argv: Sequence[str] | None = None, *, owns_process: bool = False) -> in
             return _fail(args, error, error.exit_code)
         ours = StartupRayError(f"unexpected {type(error).__name__}: {error}", hint="-v shows where; please report it")
         return _fail(args, ours, ours.exit_code)
+
+
+def _parted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our words, and those behind `--`, which `submit` hands on."""
+    if words[:1] != ["submit"] or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tools(commands: Any) -> None:
     """What belongs to no stage."""
-    from startup_ray import model_verbs, verbs
+    from startup_ray import cluster_verbs, model_verbs, verbs
 
     def add(
         verb: str, run: Callable[[argparse.Namespace], int], text: str, *parents: _Parser
@@ -138,6 +148,12 @@ def _add_tools(commands: Any) -> None:
     )
     model_verbs.add_sample(add("sample", model_verbs.sample, "images that the generator of a GAN's run makes"))
     model_verbs.add_predict(add("predict", model_verbs.predict, "labels for new images by the model of a run"))
+    cluster_verbs.add_submit(
+        add("submit", cluster_verbs.submit, "carry out a job file on a Ray cluster and follow it to its end")
+    )
+    cluster_verbs.add_jobs(add("jobs", cluster_verbs.jobs, "list the jobs of a cluster"))
+    cluster_verbs.add_logs(add("logs", cluster_verbs.logs, "follow a job of a cluster to its end, from its first line"))
+    cluster_verbs.add_stop(add("stop", cluster_verbs.stop, "stop a job of a cluster, and see that it has ended"))
     text = "see that versions, Ray, storage, disks, clocks, GPUs and workers are as they must be"
     verbs.add_doctor(add("doctor", verbs.doctor, text, _of_job()))
     verbs.add_runs(add("runs", verbs.runs, "list datasets, runs and sweeps with state, size and age, or delete some"))

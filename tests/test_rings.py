@@ -96,13 +96,16 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["report.collection", "report.pictures", "report.mistakes"], 1),
     **dict.fromkeys(["export", "export.formats", "export.compare", "export.samples", "export.quiet"], 1),
     **dict.fromkeys(["predict", "predict.files", "predict.gather", "predict.table"], 1),
+    **dict.fromkeys(["submit", "submit.kuberay"], 0),
+    **dict.fromkeys(["submit.address", "submit.jobs_api", "submit.follow", "submit.verdict"], 1),
+    **dict.fromkeys(["submit.upload", "submit.order", "submit.cluster", "submit.send"], 1),
     **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
     **dict.fromkeys(
         ["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch", "trainers.preflight"], 2
     ),
-    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "model_verbs", "console", "__main__"], 3),
+    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "model_verbs", "cluster_verbs", "console", "__main__"], 3),
     **dict.fromkeys(
         [
             "trainers.backend",
@@ -198,6 +201,9 @@ def _fresh(*args: str) -> str:
         (["export", "/proc/none"], 2),
         (["predict", "/proc/none", "photos"], 2),
         (["run", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
+        (["submit", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
+        (["submit", "jobs/gpu-cnn.yaml", "--kuberay", "--image", "x"], 0),
+        (["jobs", "--address", "http://127.0.0.1:9"], 5),
     ],
 )
 def test_what_needs_no_stage_imports_nothing_heavy(args: list[str], code: int) -> None:

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: what is sent there, by which way, and what came of it."""
