@@ -7,6 +7,8 @@
     ├── DataError                3   the data is below the threshold asked for
     ├── TrainingError            4   training failed or diverged
     ├── ClusterError             5   Ray, or what it was asked for, is not to be had
+    │   ├── LostError            5   nobody answers where a cluster should be
+    │   ├── ExistsError          5   a cluster has a job with this id
     │   └── StorageError         5   storage cannot be read or written
     │       └── RunHeldError     5   another process is writing the same folder
     └── GateError                6   a model that is worse than the job demands
@@ -88,6 +90,14 @@ class TrainingError(StartupRayError):
 
 class ClusterError(StartupRayError):
     exit_code = 5
+
+
+class LostError(ClusterError):
+    """Later somebody may answer."""
+
+
+class ExistsError(ClusterError):
+    pass
 
 
 class StorageError(ClusterError):

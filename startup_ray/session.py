@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from startup_ray.errors import ClusterError, StorageError, first_line
 from startup_ray.remote import on_each_node
 from startup_ray.storage import Folder
+from startup_ray.submit.address import find_token
 
 CONNECT_S = 10.0
 """How long a cluster may take to accept a connection."""
@@ -45,12 +46,14 @@ def connect(address: str | None = None) -> Iterator[Session]:
     Raises:
         ClusterError: no Ray answers there, none can be started, or it fails while the block runs.
     """
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    if wanted != "local":
+        _authenticate()
     import ray
 
     if ray.is_initialized():
         yield _describe()
         return
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     _require_answer(wanted)
     is_main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -63,7 +66,8 @@ def connect(address: str | None = None) -> Iterator[Session]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray to work with: {first_line(error)}", where=wanted, hint="check --address") from error
+        hint = "check --address; does the cluster want a token? Then set RAY_AUTH_TOKEN_PATH to a file with it"
+        raise ClusterError(f"no Ray to work with: {first_line(error)}", where=wanted, hint=hint) from error
     if is_main:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put a handler of its own there
     try:
@@ -74,6 +78,12 @@ def connect(address: str | None = None) -> Iterator[Session]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def _authenticate() -> None:
+    """Use a token that is found: Ray does so only in a mode that is off by default, and is then refused after 21 s."""
+    if "RAY_AUTH_MODE" not in os.environ and find_token(os.environ):
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _require_answer(address: str) -> None:

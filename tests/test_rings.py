@@ -90,7 +90,7 @@ RINGS: dict[str, int] = {
         ["trainers.gan.sampling", "trainers.gan.watch", "trainers.gan.evaluation", "trainers.gan.publish"], 1
     ),
     **dict.fromkeys(["trainers.feed", "trainers.cache", "trainers.checkpoint", "trainers.scoring"], 1),
-    **dict.fromkeys(["trainers.windows", "trainers.shards", "trainers.pixels", "trainers.pace"], 1),
+    **dict.fromkeys(["trainers.lean", "trainers.windows", "trainers.shards", "trainers.pixels", "trainers.pace"], 1),
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data", "report.sections", "report.card"], 1),
     **dict.fromkeys(["report.classifier", "report.gan", "report.samples", "report.wording"], 1),
     **dict.fromkeys(["report.collection", "report.pictures", "report.mistakes"], 1),
@@ -99,7 +99,9 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["submit", "submit.kuberay"], 0),
     **dict.fromkeys(["submit.address", "submit.jobs_api", "submit.follow", "submit.verdict"], 1),
     **dict.fromkeys(["submit.upload", "submit.order", "submit.cluster", "submit.send"], 1),
-    **dict.fromkeys(["session", "remote", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2),
+    **dict.fromkeys(
+        ["session", "remote", "reach", "growth", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2
+    ),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
     **dict.fromkeys(

@@ -15,8 +15,10 @@ from typing import Any, cast
 import pyarrow as pa
 
 from startup_ray.errors import ClusterError, StartupRayError
+from startup_ray.growth import grow
 from startup_ray.ingest.broker import asker, start_broker
 from startup_ray.ingest.work import Tally, Task, Worker
+from startup_ray.reach import find_limits
 from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
 
 ACTOR_CPUS = 0.5
@@ -59,6 +61,8 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
     import ray.data
 
     node = ray.get_runtime_context().get_node_id() if task.endpoints else ""  # only it reaches its own loopback
+    if not node and not _has_room(ray.nodes()) and (limits := find_limits()):
+        grow({"CPU": 1.0}, 1, limits, asker="ingest")
     pool = ray.data.ActorPoolStrategy(
         size=min(pool_size(ray.nodes(), node), -(-len(names) // CHUNKS_AT_ONCE)),
         max_concurrent_calls_per_actor=CHUNKS_AT_ONCE,
@@ -93,11 +97,19 @@ def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
         ClusterError: an actor fits nowhere; Ray would wait for ever without a word.
     """
     found = [place for place in nodes if place["Alive"] and node in ("", place["NodeID"])]
-    cpus = [float(place["Resources"].get("CPU", 0.0)) for place in found]
-    if max(cpus, default=0.0) < ACTOR_CPUS:
+    if not _has_room(found):
         place = "this node (a sample is served and fetched here)" if node else "any node of the cluster"
         raise ClusterError(
             f"a fetch actor needs {ACTOR_CPUS} CPUs, and {place} has less",
             hint="give Ray more CPUs, or run the command from a node that has some",
         )
-    return max(int(sum(cpus)), 1)
+    return max(int(sum(map(_cpus, found))), 1)
+
+
+def _has_room(nodes: Sequence[dict[str, Any]]) -> bool:
+    """Whether an actor fits on one of them."""
+    return any(place["Alive"] and _cpus(place) >= ACTOR_CPUS for place in nodes)
+
+
+def _cpus(node: dict[str, Any]) -> float:
+    return float(node["Resources"].get("CPU", 0.0))

@@ -54,7 +54,7 @@ def find_cluster(address: str | None, *, env: Mapping[str, str], is_insecure: bo
     url = address or next((env[name] for name in ADDRESSES if "://" in env.get(name, "")), "")
     if not url:
         raise UsageError("which cluster?", where=WHERE, hint=f"--address http://HOST:8265, or {ADDRESSES[0]}")
-    cluster = Cluster(_checked(url), _token(env))
+    cluster = Cluster(_checked(url), find_token(env))
     if cluster.token and cluster.url.startswith("http:") and not cluster.is_loopback and not is_insecure:
         raise UsageError(
             "the token would be sent in clear over the network",
@@ -78,8 +78,12 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _token(env: Mapping[str, str]) -> str:
-    """As Ray looks for it: a variable, a file that a variable names, the file in the home."""
+def find_token(env: Mapping[str, str]) -> str:
+    """Where Ray looks for it: a variable, a file that a variable names, the file in the home. Empty: there is none.
+
+    Raises:
+        UsageError: the file that is named cannot be read.
+    """
     if env.get("RAY_AUTH_MODE", "token") != "token":
         return ""
     if token := env.get(TOKEN, "").strip():

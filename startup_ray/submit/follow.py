@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from startup_ray.errors import ClusterError, UsageError
-from startup_ray.submit.jobs_api import CONNECT_S, Details, JobsApi, LostError
+from startup_ray.errors import ClusterError, LostError, UsageError
+from startup_ray.submit.jobs_api import CONNECT_S, Details, JobsApi
 
 PATIENCE_S = 60.0
 """How long a cluster may give no answer before it counts as lost."""

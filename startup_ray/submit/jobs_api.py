@@ -17,19 +17,11 @@ from urllib.parse import quote
 import requests
 from requests.auth import AuthBase
 
-from startup_ray.errors import ClusterError, UsageError
+from startup_ray.errors import ClusterError, ExistsError, LostError, UsageError
 from startup_ray.submit.address import TOKEN_PATH, Cluster
 
 CONNECT_S, READ_S, UPLOAD_S = 5.0, 30.0, 600.0
 TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
-
-
-class LostError(ClusterError):
-    """Nobody answers, or not as a Ray does; later somebody may."""
-
-
-class ExistsError(ClusterError):
-    """There is a job with this submission id."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import logging
 import re
 from collections.abc import Sequence
 
-from startup_ray.errors import UsageError
-from startup_ray.submit.jobs_api import Details, ExistsError, JobsApi, LostError
+from startup_ray.errors import ExistsError, LostError, UsageError
+from startup_ray.submit.jobs_api import Details, JobsApi
 from startup_ray.submit.order import Order
 from startup_ray.submit.upload import megabytes, packed
 

@@ -52,9 +52,13 @@ class Watch(UserCallback):
 
 
 @contextmanager
-def limits(*, elastic: bool = False) -> Iterator[None]:
-    """Ray Train's time limits in this environment, from where its controller and its workers get them."""
-    wanted = LIMITS_S | ({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": ELASTIC_START_S} if elastic else {})
+def limits(*, start_s: float | None = None) -> Iterator[None]:
+    """Ray Train's time limits in this environment, from where its controller and its workers get them.
+
+    Args:
+        start_s: for the start of workers, if another than usual.
+    """
+    wanted = LIMITS_S | ({} if start_s is None else {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": start_s})
     missing = {name: f"{value:g}" for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:

@@ -29,15 +29,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError
+from startup_ray.growth import GROW_S
 from startup_ray.job import GanOptions, ScalingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
+from startup_ray.reach import may_grow
 from startup_ray.remote import run_task
 from startup_ray.runs import BEST_MODEL, EXIT, FEATURES, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
 from startup_ray.trainers.backend import KerasConfig, worker_environment
-from startup_ray.trainers.failures import Watch, explain, limits, reason_in
+from startup_ray.trainers.failures import ELASTIC_START_S, Watch, explain, limits, reason_in
 from startup_ray.trainers.gan.judge import make_judge
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note, TrainProgress
 from startup_ray.trainers.preflight import WAIT_S, await_room, per_worker
@@ -176,13 +178,21 @@ def _fit(task: Task, emit: Emit, goes_on: GoesOn = always) -> Outcome:
         ),
         run_config=run_config,
     )
-    with _interruptible(), limits(elastic=scaling.min_workers < scaling.max_workers):
+    with _interruptible(), limits(start_s=_start_s(scaling)):
         try:
             result: Any = trainer.fit()
         except (ray.train.TrainingFailedError, RayError) as error:
             raise explain(error, task.folder) from error
     outcome: Outcome = result.return_value
     return outcome
+
+
+def _start_s(scaling: ScalingOptions) -> float | None:
+    """How long the workers' start may take, where that is not as usual."""
+    if scaling.min_workers < scaling.max_workers:
+        return ELASTIC_START_S
+    # Ray Train asks for a node in the place of one that was lost, and may have to wait for it.
+    return GROW_S / (CONTROLLER_FAILURES + 1) if may_grow() else None
 
 
 def _on_worker(config: dict[str, Any]) -> Outcome:

@@ -9,16 +9,18 @@ What only Keras can judge is looked at in a process of its own: the driver never
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import TypeVar
 
 import ray
 
 from startup_ray.dataset import Dataset, read_split
 from startup_ray.errors import ClusterError, UsageError
+from startup_ray.growth import amounts, await_nodes, grow, require_reach, totals
 from startup_ray.job import CnnOptions, GanOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
+from startup_ray.reach import find_limits, fitting
 from startup_ray.remote import run_task
 from startup_ray.runs import location_of
 from startup_ray.section import Section
@@ -37,6 +39,8 @@ _FIRST = {"weights": "none", "init_from": None}
 """Where no first weights come from."""
 WAIT_S = 45.0
 """How long training waits for CPUs and GPUs that other work holds."""
+PATIENCE_S = 10.0
+"""The same where nodes can come: what has just ended needs no new ones."""
 
 
 def preflight(
@@ -61,12 +65,12 @@ def preflight(
     Raises:
         UsageError: no labels, one class, images or options that do not fit the model, a model that does not keep the
             contract, or not: labelled rows >= global_batch >= accumulate * workers.
-        ClusterError: more CPUs or GPUs asked for than the cluster has.
+        ClusterError: more CPUs or GPUs asked for than the cluster has or may grow to.
     """
     spec = make_spec(
         dataset, model=model, training=training, scaling=scaling, seed=seed, features=features, is_begun=is_begun
     )
-    require_room(scaling)
+    require_room(scaling, waits=False)
     reason = choose_feed(dataset, training.cache_limit, training.feed)
     log.log(logging.INFO if reason.feed == "stream" else logging.DEBUG, "train: %s", reason.reason)
     if needs_examination(spec):
@@ -74,6 +78,7 @@ def preflight(
         note = run_task(examine, spec, stage="look at the model", env=worker_environment(scaling.threads_per_worker))
         if note:
             log.info("train: %s", note)
+    require_room(scaling)  # last, for nodes that have come and have nothing to do go again
     return spec
 
 
@@ -125,26 +130,42 @@ def _placed(options: S, key: str, is_begun: bool) -> S:
     return options.model_copy(update={key: _FIRST[key] if is_begun else location_of(place)})
 
 
-def require_room(scaling: ScalingOptions) -> int:
+def require_room(scaling: ScalingOptions, *, waits: bool = True) -> int:
     """Workers that the whole cluster has room for, if nothing else runs there.
 
+    Args:
+        waits: for nodes, where they can come.
+
     Raises:
-        ClusterError: fewer than are asked for.
+        ClusterError: fewer than are asked for, and the cluster does not grow so far, or not in time.
     """
-    wanted = per_worker(scaling)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room: int = sum(min(math.floor(node.get(name, 0) / each + 1e-9) for name, each in wanted.items()) for node in nodes)
-    if room < scaling.min_workers:
-        asked = " and ".join(f"{scaling.min_workers * each:g} {name}s" for name, each in wanted.items())
-        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in wanted)
-        each = ", ".join(f"{each:g} {name}" for name, each in wanted.items())
-        workers = f"{scaling.min_workers} workers of {each}"
-        raise ClusterError(
-            f"training asks for {asked} ({workers}), the cluster has {has}"
-            + (f" on {len(nodes)} nodes" if len(nodes) > 1 else ""),
-            hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
-        )
-    return room
+    wanted, count = per_worker(scaling), scaling.min_workers
+    room = _room(wanted)
+    if room >= count:
+        return room
+    each = ", ".join(f"{each:g} {name}" for name, each in wanted.items())
+    workers = f"{count} workers of {each}"
+    limits = find_limits()
+    if limits is not None:
+        (grow if waits else require_reach)(wanted, count, limits, asker="training", shape=workers)
+        return max(_room(wanted), count)
+    asked = amounts({name: count * each for name, each in wanted.items()})
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    raise ClusterError(
+        f"training asks for {asked} ({workers}), the cluster has {amounts(totals(wanted))}"
+        + (f" on {nodes} nodes" if nodes > 1 else ""),
+        hint="lower scaling.workers or what each asks for, or join a larger cluster with --address",
+    )
+
+
+def room_to_come(scaling: ScalingOptions) -> float:
+    """Workers that the cluster would have room for after growing as far as it may; infinite if that cannot be known."""
+    limits = find_limits()
+    return limits.room(per_worker(scaling)) if limits is not None else 0
+
+
+def _room(wanted: Mapping[str, float]) -> int:
+    return sum(fitting(node["Resources"], wanted) for node in ray.nodes() if node["Alive"])
 
 
 def per_worker(scaling: ScalingOptions) -> dict[str, float]:
@@ -188,18 +209,40 @@ def _require_batch(dataset: Dataset, rows: int, training: TrainingOptions, scali
 
 
 def await_room(scaling: ScalingOptions, wait_s: float) -> None:
-    """Wait until what the workers need is free.
+    """Wait until what the workers need is free; where nodes can come, ask for them after a while.
 
     Raises:
-        ClusterError: other work has held it for `wait_s`.
+        ClusterError: other work has held it for `wait_s`, or nodes have not come in time.
     """
+    lacking = _await_free(scaling, min(wait_s, PATIENCE_S))
+    limits = find_limits() if lacking else None
+    if lacking and limits is None:
+        lacking = _await_free(scaling, wait_s - PATIENCE_S)
+    if not lacking:
+        return
+    name, free = lacking
+    asks = f"training needs {scaling.min_workers * per_worker(scaling)[name]:g} {name}s"
+    if limits is None:
+        raise ClusterError(
+            f"{asks}, only {free:g} were free for {wait_s:.0f} s",
+            hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
+        )
+    log.info("%s, %g are free: waiting for nodes", asks, free)
+    await_nodes(per_worker(scaling), scaling.min_workers, limits, asks=asks)
+
+
+def _await_free(scaling: ScalingOptions, wait_s: float) -> tuple[str, float] | None:
+    """What the workers lack after so long, and how much of it is free; None as soon as they lack nothing."""
     deadline = time.monotonic() + wait_s
-    for name, each in per_worker(scaling).items():
-        wanted = scaling.min_workers * each
-        while (free := float(ray.available_resources().get(name, 0))) < wanted - 1e-9:
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"training needs {wanted:g} {name}s, only {free:g} were free for {wait_s:.0f} s",
-                    hint="wait for other work on this Ray cluster to end, or lower scaling.workers",
-                )
-            time.sleep(0.2)
+    while True:
+        free = ray.available_resources()
+        short = {
+            name: float(free.get(name, 0))
+            for name, each in per_worker(scaling).items()
+            if free.get(name, 0) < scaling.min_workers * each - 1e-9
+        }
+        if not short:
+            return None
+        if time.monotonic() > deadline:
+            return next(iter(short.items()))
+        time.sleep(0.2)

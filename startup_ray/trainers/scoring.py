@@ -31,6 +31,7 @@ from startup_ray.runs import BEST_MODEL, JOB
 from startup_ray.scored import ScoredRows
 from startup_ray.storage import Folder, open_folder
 from startup_ray.trainers.cache import Rows, open_split
+from startup_ray.trainers.lean import load_keras
 from startup_ray.usercode import locate
 
 BATCH_ROWS = 256
@@ -156,8 +157,7 @@ def load_model(folder: Folder, name: str) -> Any:
     Raises:
         UsageError: there is none, or the file is not one that Keras reads.
     """
-    import keras
-
+    keras: Any = load_keras()
     _import_own(folder)
 
     place = folder.path(name)

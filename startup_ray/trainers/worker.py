@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import socket
@@ -23,6 +22,7 @@ from startup_ray.trainers.backend import TRANSPORT
 from startup_ray.trainers.cache import Rows, open_split
 from startup_ray.trainers.checkpoint import State
 from startup_ray.trainers.feed import Feed, places_of, prefetch
+from startup_ray.trainers.lean import load_keras
 from startup_ray.trainers.loop import Hooks, Plan
 from startup_ray.trainers.messages import DecodeProgress, Emit, Note
 from startup_ray.trainers.program import Spec, begin_with, make_program
@@ -170,8 +170,8 @@ def _met_alone(batches: Iterator[T]) -> Iterator[T]:
 
 
 def _images(task: Task, kind: str, rank: int, world: int, emit: Emit) -> tuple[Feed | Stream, dict[str, Rows]]:
-    """The feed, and the splits that are looked at, made ready while TensorFlow, which takes seconds, is imported."""
-    loading = threading.Thread(target=importlib.import_module, args=("tensorflow",), daemon=True)
+    """The feed, and the splits that are looked at, made ready while Keras, which takes seconds, is imported."""
+    loading = threading.Thread(target=load_keras, daemon=True)
     loading.start()
     feed = _stream(task, rank, world) if kind == "stream" else _feed(task, rank, world, emit)
     is_gan = isinstance(task.spec.model, GanOptions)

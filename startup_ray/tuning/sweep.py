@@ -8,6 +8,7 @@ Run again on the same folder it goes on where it was, also with more trials, a l
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from startup_ray.space import around, probes
 from startup_ray.storage import Folder
 from startup_ray.sweep_options import SweepOptions
 from startup_ray.trainers.launch import bring_judge
-from startup_ray.trainers.preflight import make_spec, preflight, require_room
+from startup_ray.trainers.preflight import make_spec, preflight, require_room, room_to_come
 from startup_ray.trainers.program import Spec
 from startup_ray.trainers.worker import require_gpu
 from startup_ray.tuning.conductor import Conductor, Limits
@@ -205,7 +206,9 @@ def _expected(job: Job, trial: Trial) -> Mapping[str, Any]:
 
 def _slots(options: SweepOptions, scaling: ScalingOptions) -> int:
     """Trials that run at the same time. What more than there is room for would wait for could never be free."""
-    room = require_room(scaling) // scaling.min_workers
+    room, to_come = require_room(scaling) // scaling.min_workers, room_to_come(scaling)
+    # Ray Tune asks for a place for each trial, and an autoscaler heeds that.
+    room = max(room, (options.slots or 0) if math.isinf(to_come) else int(to_come) // scaling.min_workers)
     if options.slots is not None and options.slots > room:
         log.warning("sweep: the cluster has room for %d trials at a time, not for %d", room, options.slots)
     return min(options.slots or room, room)

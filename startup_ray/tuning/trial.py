@@ -29,6 +29,7 @@ from startup_ray.storage import Folder
 from startup_ray.trainers import worker
 from startup_ray.trainers.backend import worker_environment
 from startup_ray.trainers.launch import attempt, document_of
+from startup_ray.trainers.lean import load_keras
 from startup_ray.trainers.preflight import make_spec
 from startup_ray.trainers.worker import Outcome, Task
 from startup_ray.tuning.journal import END, Journal, Trial, drop, pick, read_trial
@@ -178,8 +179,7 @@ def alone(task: Task) -> Turns:
 @cache
 def _keras() -> Any:
     """Keras, loaded; that it and TensorFlow are no garbage need not be found out after each trial."""
-    import keras
-
+    keras = load_keras()
     gc.collect()
     gc.freeze()
     return keras

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from startup_ray.errors import LostError
 from startup_ray.submit.address import Cluster
-from startup_ray.submit.jobs_api import JobsApi, LostError
+from startup_ray.submit.jobs_api import JobsApi
 
 RAY = Path(sys.executable).with_name("ray")
 START_S = 180.0
@@ -33,7 +34,7 @@ class Head:
         token.chmod(0o600)
         (self.folder / "home").mkdir()
         port, dashboard, agent, client = free_ports(4)
-        self.url = f"http://127.0.0.1:{dashboard}"
+        self.url, self.gcs = f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}"
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "HOME": str(self.folder / "home"),

@@ -254,6 +254,13 @@ def test_rays_own_command_carries_out_a_job_too(desk: Desk, project: Path) -> No
         (project / "startup_ray").unlink()
 
 
+def test_a_driver_of_ours_takes_the_token_that_it_finds(head: Head) -> None:
+    """Ray's own would need RAY_AUTH_MODE beside it."""
+    code = f"import startup_ray as sr\nwith sr.connect({head.gcs!r}) as session: print(session.cpus)"
+    done = subprocess.run([sys.executable, "-c", code], env=head.env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "4.0\n", done.stderr
+
+
 def test_a_head_that_dies_is_lost(head: Head, desk: Desk) -> None:
     """The last one: nothing is left of it."""
     entrypoint = python("import time; print('at work', flush=True); time.sleep(600)")

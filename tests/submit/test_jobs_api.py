@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from startup_ray.errors import ClusterError, UsageError
+from startup_ray.errors import ClusterError, ExistsError, LostError, UsageError
 from startup_ray.submit.address import Cluster
-from startup_ray.submit.jobs_api import ExistsError, JobsApi, LostError
+from startup_ray.submit.jobs_api import JobsApi
 
 JOB = {"type": "SUBMISSION", "submission_id": "a-1", "status": "FAILED", "driver_exit_code": 3, "entrypoint": "x"}
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from startup_ray.errors import ExistsError, LostError
 from startup_ray.submit.address import Cluster
-from startup_ray.submit.jobs_api import Details, ExistsError, JobsApi, LostError, unknown
+from startup_ray.submit.jobs_api import Details, JobsApi, unknown
 from startup_ray.submit.order import Order
 from startup_ray.submit.send import PACKAGE, attempts_of, send
 from startup_ray.submit.upload import chosen
