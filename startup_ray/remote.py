@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from startup_ray.errors import ClusterError, StartupRayError
@@ -66,6 +67,34 @@ def on_each_node(function: Callable[..., Any], *args: Any) -> list[tuple[str, An
         call: Any = ray.remote(_call).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
         asked.append((str(node["NodeManagerAddress"]), call.remote(function, *args)))
     return asked
+
+
+@contextmanager
+def listening(hear: Callable[[Any], None]) -> Iterator[Callable[[Any], None]]:
+    """A function for other processes to call, wherever they run; what it is told is heard here, in a thread."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
+    told: Any = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+    def listen() -> None:
+        with suppress(RayError):  # Ray is gone: the one who waits for the result will say so
+            while (item := told.get()) is not None:  # asking again and again would take CPU time from the workers
+                hear(item)
+
+    thread = threading.Thread(target=listen, daemon=True, name="progress")
+    thread.start()
+    try:
+        # Sent and forgotten: who works does not wait for the one who watches.
+        yield lambda item: told.actor.put_nowait.remote(item) and None
+    finally:
+        with suppress(RayError):
+            told.put(None)
+        thread.join()
+        told.shutdown(force=True)
 
 
 def last_line(error: BaseException) -> str:

@@ -71,6 +71,7 @@ def test_checkpoints_are_whole_or_absent(server: Server) -> None:
     assert [note.split()[1] for note in notes] == ["4", "3"]
 
 
+@pytest.mark.ray  # seconds: it tries again for as long as pyarrow does
 def test_a_server_that_has_gone_is_told_with_the_place(server: Server) -> None:
     with s3_server() as other:
         folder = other.folder("gone")

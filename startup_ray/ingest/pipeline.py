@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,7 @@ def ingest(
 
     Args:
         again: which outcomes of a former ingest do not stand.
+        on_progress: called in this thread and in another, one at a time.
         chunk_items: most rows of a commit, `items_per_chunk` by default.
 
     Raises:
@@ -90,7 +92,7 @@ def ingest(
             fence.check()  # a long manifest may have outlived the lease
             folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
             counter = _Counter(plan, folder, on_progress)
-            for tally in fetch_chunks(task, plan.todo):
+            for tally in fetch_chunks(task, plan.todo, counter.hear):
                 counter.add(tally)
             sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, stage="ingest")
             if not sealed.lost:
@@ -143,6 +145,8 @@ class _Counter:
     def __init__(self, plan: Plan, folder: Folder, on_progress: Callable[[Progress], None]) -> None:
         before = [_tally(folder, name) for name in sorted(plan.chunks.keys() - set(plan.todo))]
         self._newest: dict[str, Tally] = {}
+        self._ended: set[str] = set()
+        self._lock = threading.Lock()
         self._total = sum(plan.chunks.values())
         self._first = self._done = sum(tally.done for tally in before)
         self._ok = sum(tally.ok for tally in before)
@@ -152,6 +156,18 @@ class _Counter:
         self._tell()
 
     def add(self, tally: Tally) -> None:
+        """The last tally of a chunk."""
+        with self._lock:
+            self._ended.add(tally.chunk)
+            self._take(tally)
+
+    def hear(self, tally: Tally) -> None:
+        """A tally that may come late, after the last."""
+        with self._lock:
+            if tally.chunk not in self._ended:
+                self._take(tally)
+
+    def _take(self, tally: Tally) -> None:
         known = self._newest.get(tally.chunk, Tally(chunk=tally.chunk, done=0, ok=0))
         self._newest[tally.chunk] = tally
         self._done += tally.done - known.done

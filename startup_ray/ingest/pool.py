@@ -2,12 +2,16 @@
 
 Ray Data hands chunk names to actors that each own one `Worker`; images are written inside the actor and never
 cross the object store. Calls run as threads of the actor and share its session and its bounds.
+
+A call yields one block, whatever becomes of the chunk, and its progress goes another way. Ray begins the call of an
+actor that is lost anew, and goes on with its blocks where those of the lost one ended: if there are fewer now, Ray Data
+2.60 stops with an AssertionError (`on_data_ready`).
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, cast
@@ -19,7 +23,7 @@ from startup_ray.growth import grow
 from startup_ray.ingest.broker import asker, start_broker
 from startup_ray.ingest.work import Tally, Task, Worker
 from startup_ray.reach import find_limits
-from startup_ray.remote import pack_error, quiet_data, raise_packed, told_as_ours
+from startup_ray.remote import listening, pack_error, quiet_data, raise_packed, told_as_ours
 
 ACTOR_CPUS = 0.5
 """Half a CPU for an actor that waits for the network most of the time leaves room for what else must run."""
@@ -30,27 +34,34 @@ _TALLY = pa.schema([("chunk", pa.string()), ("done", pa.int64()), ("ok", pa.int6
 
 
 class _Actor:
-    """A worker in the shape that Ray Data calls: a row of chunk names in, tallies out as they come."""
+    """A worker in the shape that Ray Data calls: the name of a chunk in, its last tally out."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, tell: Callable[[Tally], None]) -> None:
         self._worker = Worker(task, asker(task.options.fetch))
+        self._tell = tell
         gc.freeze()  # what is loaded by now stays: no collection needs to look at it again
 
     def __del__(self) -> None:  # Ray Data's word that the pool ends
         with suppress(AttributeError):  # it never began
             self._worker.close()
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (name,) = batch["chunk"].to_pylist()
+        row: dict[str, Any] = {}
         try:
-            for name in batch["chunk"].to_pylist():
-                for tally in self._worker.process(name):
-                    yield pa.Table.from_pylist([asdict(tally)], schema=_TALLY)
+            for tally in self._worker.process(name):
+                self._tell(tally)
+                row = asdict(tally)
         except StartupRayError as error:
-            yield pa.Table.from_pylist([{"error": pack_error(error)}], schema=_TALLY)
+            row = {"error": pack_error(error)}
+        return pa.Table.from_pylist([row], schema=_TALLY)
 
 
-def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
-    """Have every named chunk committed by a pool of actors, telling now and then how far each is.
+def fetch_chunks(task: Task, names: Sequence[str], hear: Callable[[Tally], None]) -> Iterator[Tally]:
+    """Have every named chunk committed by a pool of actors, and yield the last tally of each.
+
+    Args:
+        hear: called now and then, in a thread, with how far a chunk is.
 
     Raises:
         StorageError, RunHeldError: as a worker raised it.
@@ -70,13 +81,12 @@ def fetch_chunks(task: Task, names: Sequence[str]) -> Iterator[Tally]:
         enable_true_multi_threading=True,
     )
     broker = start_broker(task.options.fetch)
-    # A block for every tally, so that progress moves.
-    with told_as_ours("ingest"), quiet_data(target_max_block_size=1):
+    with told_as_ours("ingest"), quiet_data(), listening(hear) as tell:
         # One block a chunk, because a block is what an actor is handed at a time.
         chunks = ray.data.from_items([{"chunk": name} for name in names], override_num_blocks=len(names))
         tallies = chunks.map_batches(
             _Actor,
-            fn_constructor_args=(task,),
+            fn_constructor_args=(task, tell),
             batch_size=None,
             batch_format="pyarrow",
             compute=pool,

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -24,8 +24,6 @@ from ray.exceptions import RayError
 from ray.train.collective import barrier
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import StartupRayError
@@ -34,7 +32,7 @@ from startup_ray.job import GanOptions, ScalingOptions
 from startup_ray.lease import Fence
 from startup_ray.progress import ignore
 from startup_ray.reach import may_grow
-from startup_ray.remote import run_task
+from startup_ray.remote import listening, run_task
 from startup_ray.runs import BEST_MODEL, EXIT, FEATURES, put_json
 from startup_ray.storage import Folder
 from startup_ray.trainers import checkpoint
@@ -227,24 +225,12 @@ def _interruptible() -> Iterator[None]:
 @contextmanager
 def _listening(on_progress: Callable[[TrainProgress | DecodeProgress], None]) -> Iterator[Emit]:
     """A function for workers and the controller to call, wherever they run; what it is told arrives here."""
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
-    progress: Any = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-    def listen() -> None:
-        with suppress(RayError):  # Ray is gone: the one who waits for the result will say so
-            while (item := progress.get()) is not None:  # asking again and again would take CPU time from the workers
-                if isinstance(item, Note):
-                    log.log(logging.WARNING if item.is_warning else logging.INFO, "train: %s", item.text)
-                else:
-                    on_progress(item)
+    def hear(item: TrainProgress | DecodeProgress | Note) -> None:
+        if isinstance(item, Note):
+            log.log(logging.WARNING if item.is_warning else logging.INFO, "train: %s", item.text)
+        else:
+            on_progress(item)
 
-    thread = threading.Thread(target=listen, daemon=True, name="progress")
-    thread.start()
-    try:
-        # Sent and forgotten: training does not wait for the one who watches.
-        yield lambda item: progress.actor.put_nowait.remote(item) and None
-    finally:
-        with suppress(RayError):
-            progress.put(None)
-        thread.join()
-        progress.shutdown(force=True)
+    with listening(hear) as emit:
+        yield emit

@@ -33,6 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(Folder(str(tmp_path_factory.mktemp("data"))), images, labels, splits)
 
 
+@pytest.mark.soak  # what a GAN's checkpoint holds is held by tests/trainers/gan/test_program.py
 def test_a_killed_worker_changes_no_bit(dataset: Dataset, tmp_path: Path) -> None:
     folders = [Folder(str(tmp_path / name)) for name in ("never", "killed")]
     never = fit(dataset, folders[0], model=MODEL, training=TRAINING)

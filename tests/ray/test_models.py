@@ -30,7 +30,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Datas
     return make_dataset(folder, colour, list(labels), ["train"] * 80 + ["val"] * 40)
 
 
-@pytest.mark.parametrize("build", ["small_resnet", pytest.param("subclassed", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("build", ["subclassed", pytest.param("small_resnet", marks=pytest.mark.soak)])
 def test_a_users_own_model(dataset: Dataset, tmp_path: Path, build: str) -> None:
     model = PythonOptions(build=f"tests.nets:{build}")
     runs = []

@@ -148,6 +148,7 @@ def test_an_exception_in_one_rank_costs_no_bit(
     assert results(folder) == results(undisturbed[1])
 
 
+@pytest.mark.soak  # checkpoints on such a store are held by tests/test_storage_s3.py
 def test_on_an_object_store_a_kill_costs_no_bit_either(undisturbed: tuple[dict[str, Any], Folder]) -> None:
     with s3_server() as server:
         folder = server.folder("runs") / "one"
