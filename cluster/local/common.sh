@@ -89,7 +89,7 @@ sessions() {
     id=$(node_id)
     [[ $id ]] || return 0
     { grep -lszxF -- "$MARK=$id" /proc/[0-9]*/environ || true; } | while read -r file; do
-        look_up "${file%/environ}" && echo "$session"
+        if look_up "${file%/environ}"; then echo "$session"; fi # or it has just ended
     done | sort -u
 }
 
