@@ -74,7 +74,7 @@ def test_nothing_outlives_a_killed_test() -> None:
         assert killed.stdout is not None
         folder, *numbers = killed.stdout.readline().split()
         pids = [int(number) for number in numbers]
-        assert len(pids) == 7
+        assert len(pids) >= 7  # a shell may be seen before it has become its last command
         killed.send_signal(signal.SIGKILL)
     try:
         deadline = time.monotonic() + 10
