@@ -20,6 +20,8 @@ import pytest
 from tests.hosts.cluster import SCRIPTS, START_S, STORE, await_that, environment, living_nodes
 from tests.hosts.net import Host, Net, why_not
 
+pytestmark = pytest.mark.ray  # seconds, and Ray itself for two
+
 STAND_IN = """#!/usr/bin/env bash
 echo "$*" >>"$HOME/calls"
 env >"$HOME/environment"
@@ -288,7 +290,6 @@ def head(machine: Host) -> Host:
     return machine
 
 
-@pytest.mark.ray
 def test_nothing_but_what_is_listed_answers_without_a_token(head: Host) -> None:
     found: dict[int, set[str]] = {}
     for address, port in json.loads(head.run(sys.executable, "-c", LISTENERS).stdout):
@@ -310,7 +311,6 @@ def test_nothing_but_what_is_listed_answers_without_a_token(head: Host) -> None:
     assert {port: names for port, names in others.items() if names} == OPEN_PATHS
 
 
-@pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_a_real_raylet_comes_back_and_a_stop_is_exact(head: Host) -> None:
     bystander = head.start("bash", "-c", BYSTANDER)

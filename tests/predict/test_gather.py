@@ -88,6 +88,7 @@ def test_files_take_the_same_way(tmp_path: Path) -> None:
     assert found == list(zip(["a.png", "b.txt", "c.png", "d.png", "e"], states, strict=True))
 
 
+@pytest.mark.ray  # seconds
 def test_an_error_of_a_worker_is_raised(tmp_path: Path, server: ImageServer) -> None:
     """Here somebody takes the folder over while chunks are in work."""
     server.delay_s = 0.005
