@@ -64,11 +64,11 @@ def submit(args: argparse.Namespace) -> int:
     from startup_ray.submit.send import send
 
     api = _api(args)
-    require_able(api, order.needs, any_version=args.any_version)
-    submission_id, is_new = send(api, order, driver_cpus=driver_cpus(api, job.ingest.manifest))
+    status = require_able(api, order.needs, any_version=args.any_version)
+    submission_id, is_new = send(api, order, driver_cpus=driver_cpus(status, job.ingest.manifest))
     log.info("submit: %s %s", submission_id, "is submitted" if is_new else "is at work already; following it")
     if args.detach:
-        _print(args, {"submission_id": submission_id, "status": api.details(submission_id).status, "exit_code": None})
+        _print(args, _document(api.details(submission_id)))
         return 0
     return _follow(args, api, submission_id, stops=args.stop_on_interrupt)
 
@@ -213,6 +213,8 @@ def _print(args: argparse.Namespace, document: dict[str, Any], *, quiet: bool = 
 
 
 def _print_order(order: Order, *, as_json: bool) -> int:
+    from startup_ray.submit.upload import megabytes
+
     largest = sorted(order.files, key=lambda file: -file.size)
     document = {
         "entrypoint": order.entrypoint,
@@ -229,7 +231,7 @@ def _print_order(order: Order, *, as_json: bool) -> int:
     needs = ", ".join(f"{amount:g} {name}s" for name, amount in order.needs.items())
     print(f"{document['submission_id']}: {order.entrypoint}")
     print(f"needs {needs or 'nothing beside the driver'}")
-    print(f"uploads {len(order.files)} files, {order.size / 1e6:.1f} MB; the largest:")
+    print(f"uploads {len(order.files)} files, {megabytes(order.size)}; the largest:")
     for file in largest[:10]:
         print(f"  {file.size / 1e6:8.2f} MB  {file.name}")
     return 0
@@ -241,14 +243,13 @@ def _when(start_ms: int | None) -> str:
 
 def _print_manifests(args: argparse.Namespace, job: Job, verb: str, flags: Sequence[str]) -> int:
     from startup_ray.submit import kuberay
-    from startup_ray.submit.order import refuse_secrets, require_lasting
+    from startup_ray.submit.order import is_here, overrides, refuse_secrets, require_lasting
 
-    given = [word for each in args.set for word in ("--set", each)]
-    argv = ["startup-ray", verb, kuberay.JOB_FILE, *given, *flags]
+    argv = ["startup-ray", verb, kuberay.JOB_FILE, *overrides(args.set), *flags]
     refuse_secrets({}, argv)
     require_lasting(job.storage, args.job)
     manifest, scaling = job.ingest.manifest, job.scaling
-    if "://" not in manifest and not manifest.startswith(("sample:", "/")):
+    if is_here(manifest):
         hint = f"a URL, or a path below {kuberay.STORAGE}"
         raise UsageError("a manifest on this machine is in no pod", where=f"ingest.manifest: {manifest}", hint=hint)
     if not args.image:

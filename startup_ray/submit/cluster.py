@@ -17,25 +17,30 @@ HEAD = "node:InternalHead"
 log = logging.getLogger("startup_ray")
 
 
-def require_able(api: JobsApi, needs: Mapping[str, float], *, any_version: bool = False) -> None:
+def require_able(api: JobsApi, needs: Mapping[str, float], *, any_version: bool = False) -> dict[str, Any]:
     """
     Args:
         needs: Ray's resources, of all nodes together.
         any_version: whether other versions of Ray and Python than here will do.
+
+    Returns:
+        Its status, as `JobsApi.resources` has it.
 
     Raises:
         ClusterError: nobody answers, the token is not taken, versions differ, or resources are missing in a cluster
             that does not grow.
     """
     _require_versions(api, any_version=any_version)
-    missing = _missing(api.resources(), needs)
+    status = api.resources()
+    missing = _missing(status, needs)
     if missing:
         raise ClusterError(missing, where=api.cluster.url, hint="lower scaling, or join nodes to the cluster")
+    return status
 
 
-def driver_cpus(api: JobsApi, manifest: str) -> float:
+def driver_cpus(status: Mapping[str, Any], manifest: str) -> float:
     """CPUs that the driver is to take: one where it serves samples to its own node, and the head has none for them."""
-    nodes = (api.resources().get("loadMetricsReport") or {}).get("usageByNode") or {}
+    nodes = (status.get("loadMetricsReport") or {}).get("usageByNode") or {}
     heads = [usage for usage in nodes.values() if HEAD in usage]
     return 1.0 if manifest.startswith("sample:") and heads and not any("CPU" in usage for usage in heads) else 0.0
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from urllib.parse import quote
 
 import aiohttp
 
 from startup_ray.errors import ClusterError, LostError, UsageError
-from startup_ray.submit.jobs_api import CONNECT_S, Details, JobsApi
+from startup_ray.submit.jobs_api import CONNECT_S, Details, JobsApi, job_path
 
 PATIENCE_S = 60.0
 """How long a cluster may give no answer before it counts as lost."""
@@ -104,7 +103,7 @@ class Tail:
 
 async def _stream(api: JobsApi, submission_id: str, tail: Tail) -> None:
     """Until the other side closes it, in whatever way."""
-    url = f"{api.cluster.url}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
+    url = f"{api.cluster.url}{job_path(submission_id)}/logs/tail"
     limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
     trust_env = not api.cluster.is_loopback
     try:

@@ -32,12 +32,10 @@ class Details:
     status: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     message: str = ""
-    error_type: str = ""
     driver_exit_code: int | None = None
     """None: there was no driver, or it has not ended by itself."""
     entrypoint: str = ""
     start_ms: int | None = None
-    end_ms: int | None = None
     metadata: Mapping[str, str]
 
     @property
@@ -56,17 +54,17 @@ class JobsApi:
 
     def versions(self) -> tuple[str, str]:
         """Of Ray and of Python, on the head."""
-        data = self._get("/api/v0/cluster_metadata").get("data", {})
+        data = self._call("GET", "/api/v0/cluster_metadata").get("data", {})
         return str(data.get("rayVersion", "")), str(data.get("pythonVersion", ""))
 
     def resources(self) -> dict[str, Any]:
         """`clusterStatus` of the autoscaler's monitor; empty until it has reported for the first time."""
-        data = self._get("/api/cluster_status").get("data") or {}
+        data = self._call("GET", "/api/cluster_status").get("data") or {}
         return dict(data.get("clusterStatus") or {})
 
     def has_package(self, name: str) -> bool:
         """Whether it was uploaded before; if so, the cluster keeps it for the next minutes."""
-        return self._call("GET", f"/api/packages/gcs/{name}", missing=None) is not None
+        return self._call("GET", f"/api/packages/gcs/{name}", may_miss=True) is not None
 
     def put_package(self, name: str, data: bytes) -> None:
         """Upload a zip; jobs name it `gcs://NAME`."""
@@ -108,37 +106,34 @@ class JobsApi:
         Raises:
             UsageError: the cluster knows no such job.
         """
-        return _details(self._known(submission_id, f"/api/jobs/{quote(submission_id, safe='')}"))
+        return _details(self._known("GET", submission_id))
 
     def jobs(self) -> list[Details]:
         """All that were submitted, the oldest first."""
-        answer = self._call("GET", "/api/jobs/")
-        found = [_details(one) for one in answer.json() if one.get("submission_id")]
+        found = [_details(one) for one in self._call("GET", "/api/jobs/") if one.get("submission_id")]
         return sorted(found, key=lambda one: one.start_ms or 0)
 
     def log(self, submission_id: str) -> str:
         """All that its driver has printed."""
-        return str(self._known(submission_id, f"/api/jobs/{quote(submission_id, safe='')}/logs").get("logs", ""))
+        return str(self._known("GET", submission_id, "/logs").get("logs", ""))
 
     def stop(self, submission_id: str) -> None:
         """Ask for its end; SIGTERM comes first."""
-        path = f"/api/jobs/{quote(submission_id, safe='')}/stop"
-        if self._call("POST", path, missing=None) is None:
-            raise unknown(submission_id, self.cluster)
+        self._known("POST", submission_id, "/stop")
 
-    def _known(self, submission_id: str, path: str) -> dict[str, Any]:
-        answer = self._call("GET", path, missing=None)
+    def _known(self, method: str, submission_id: str, what: str = "") -> Any:
+        answer = self._call(method, job_path(submission_id) + what, may_miss=True)
         if answer is None:
             raise unknown(submission_id, self.cluster)
-        return dict(answer.json())
+        return answer
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return dict(self._call("GET", path).json())
-
-    def _call(self, method: str, path: str, *, read_s: float = 0.0, missing: Any = LostError, **body: Any) -> Any:
+    def _call(self, method: str, path: str, *, read_s: float = 0.0, may_miss: bool = False, **body: Any) -> Any:
         """
         Args:
-            missing: what to return for 404; LostError: raise it.
+            may_miss: whether 404 is an answer.
+
+        Returns:
+            What it answers, read; None for 404.
         """
         url = self.cluster.url + path
         try:
@@ -152,10 +147,7 @@ class JobsApi:
                 where=self.cluster.url,
                 hint="check --address, that the cluster is up and that this host may reach it",
             ) from error
-        if answer.status_code == 404 and missing is not LostError:
-            return missing
-        _require_ok(answer, self.cluster)
-        return answer
+        return None if answer.status_code == 404 and may_miss else _read(answer, self.cluster)
 
 
 class _Bearer(AuthBase):
@@ -175,13 +167,17 @@ def unknown(submission_id: str, cluster: Cluster) -> UsageError:
     return UsageError(f"no job {submission_id}", where=cluster.url, hint=hint)
 
 
-def _require_ok(answer: requests.Response, cluster: Cluster) -> None:
+def job_path(submission_id: str) -> str:
+    """Of a job, below the cluster's address."""
+    return f"/api/jobs/{quote(submission_id, safe='')}"
+
+
+def _read(answer: requests.Response, cluster: Cluster) -> Any:
+    """What it says as JSON; an empty mapping where it says nothing."""
     code, where = answer.status_code, cluster.url
     if code == 200:
         try:
-            if answer.content:
-                answer.json()
-            return
+            return answer.json() if answer.content else {}
         except ValueError:
             raise LostError("what answers is no Jobs API of Ray", where=where, hint="check --address") from None
     if code == 401:
@@ -213,10 +209,8 @@ def _details(found: Mapping[str, Any]) -> Details:
         submission_id=str(found.get("submission_id") or ""),
         status=str(found["status"]),
         message=str(found.get("message") or ""),
-        error_type=str(found.get("error_type") or ""),
         driver_exit_code=found.get("driver_exit_code"),
         entrypoint=str(found.get("entrypoint") or ""),
         start_ms=found.get("start_time"),
-        end_ms=found.get("end_time"),
         metadata=dict(found.get("metadata") or {}),
     )

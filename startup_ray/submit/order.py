@@ -76,11 +76,11 @@ def prepare(
         UsageError: what the job needs would not be there, would be gone with it, or a secret would be readable.
     """
     verb, *flags = words or ("run",)
-    own, given = dict(variables or {}), [word for each in set for word in ("--set", each)]
+    own = dict(variables or {})
     files = with_package(chosen(folder), Path(__file__).parents[1])
     names = {file.name for file in files}
     inside = _inside(path, folder, names, what="the job file")
-    argv = ("python", "-m", "startup_ray", verb, inside, *given, *flags)
+    argv = ("python", "-m", "startup_ray", verb, inside, *overrides(set), *flags)
     refuse_secrets(own, argv)
     require_lasting(job.storage, path)
     _require_manifest(job.ingest.manifest, path, folder, names)
@@ -92,6 +92,16 @@ def prepare(
         variables={"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **own},
         needs=_needs(job) if verb in TRAINING else {},
     )
+
+
+def overrides(set: Sequence[str]) -> list[str]:  # noqa: A002
+    """The words of `--set`, for each key."""
+    return [word for each in set for word in ("--set", each)]
+
+
+def is_here(manifest: str) -> bool:
+    """Whether it is a file that only this folder has: no URL, no sample, and no path that other machines may know."""
+    return "://" not in manifest and not manifest.startswith(("sample:", "/"))
 
 
 def variables_of(words: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
@@ -157,7 +167,7 @@ def require_lasting(storage: str, path: str) -> None:
 
 
 def _require_manifest(manifest: str, path: str, folder: Path, names: set[str]) -> None:
-    if "://" in manifest or manifest.startswith(("sample:", "/")):
+    if not is_here(manifest):
         return
     if not (folder / manifest).is_file():
         raise JobError(f"ingest.manifest: there is no {manifest}", where=path, hint=f"it is looked for in {folder}")

@@ -79,13 +79,11 @@ def sweep(
     """
     options = job.sweep
     assert options is not None
-    is_nested, scaling, measure = options.trial == "nested", _scaling(job, options), measure_of(job, options)
+    scaling, measure = _scaling(job, options), measure_of(job, options)
     _require(job, options, measure, dataset, scaling, features=features)
     if isinstance(job.model, GanOptions):
         bring_judge(dataset, folder, fence, features=features, threads=scaling.threads_per_worker)
-    terms = Terms(
-        dataset=dataset, folder=folder, fence=fence, job=job, scaling=scaling, is_nested=is_nested, train=trains
-    )
+    terms = Terms(dataset=dataset, folder=folder, fence=fence, job=job, scaling=scaling, train=trains)
     parts = _Parts(terms=terms, options=options, measure=measure, slots=_slots(options, scaling))
     loading = threading.Thread(target=load, daemon=True)
 

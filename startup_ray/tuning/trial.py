@@ -74,8 +74,11 @@ class Terms:
     job: Job
     scaling: ScalingOptions
     """Of one trial."""
-    is_nested: bool
     train: Train = train
+
+    @property
+    def is_nested(self) -> bool:
+        return self.job.sweep is not None and self.job.sweep.trial == "nested"
 
     @property
     def journal(self) -> Journal:

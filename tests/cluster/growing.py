@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster import keeper
+from tests.submit.head import free_ports
 
 START_S = 180
 """For a start on a machine that is busy with other things."""
@@ -113,14 +114,6 @@ def _configuration(address: str) -> dict[str, Any]:
         "file_mounts_sync_continuously": False,
         **{f"{name}_commands": [] for name in commands},
     }
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def grow() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from startup_ray.tuning.journal import TRIALS, read_trials
 from tests.cluster import keeper
 from tests.cluster.changing import EPOCHS, LAST, TOLD
 from tests.cluster.changing import TRIALS as COUNT
-from tests.cluster.growing import free_ports
+from tests.submit.head import free_ports
 
 NOTICED = {"period_ms": 1000, "timeout_ms": 2000, "failure_threshold": 3, "initial_delay_ms": 1000}
 """Of Ray's health check, as shipped in cluster/."""
