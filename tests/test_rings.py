@@ -19,6 +19,7 @@ RINGS: dict[str, int] = {
             "errors",
             "section",
             "options",
+            "ingest_options",
             "space",
             "space_arguments",
             "space_text",
@@ -67,7 +68,7 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.sample_images", "ingest.source"], 1
     ),
-    **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode"], 1),
+    **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode", "ingest.finish", "stored"], 1),
     **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
     **dict.fromkeys(["tuning.codes", "tuning.study", "tuning.optuna_file", "tuning.messages"], 1),
     **dict.fromkeys(["report.board", "report.parallel", "report.scales"], 1),
@@ -107,7 +108,9 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch", "trainers.preflight"], 2
     ),
-    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "model_verbs", "cluster_verbs", "console", "__main__"], 3),
+    **dict.fromkeys(
+        ["", "api", "planning", "cli", "verbs", "model_verbs", "data_verbs", "cluster_verbs", "console", "__main__"], 3
+    ),
     **dict.fromkeys(
         [
             "trainers.backend",

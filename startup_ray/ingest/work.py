@@ -12,7 +12,6 @@ leave the line idle. A body that waits to be decoded counts as an open request: 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import queue
 import threading
 import time
@@ -22,13 +21,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from startup_ray.dataset import choose_split
 from startup_ray.errors import ClusterError
 from startup_ray.ingest.chunks import commit, count_try, forget_tries, read_spool
 from startup_ray.ingest.credentials import NONE, Headers
-from startup_ray.ingest.decode import Decoded, decode
-from startup_ray.ingest.encode import encode
 from startup_ray.ingest.fetch import Fetched, Fetcher
+from startup_ray.ingest.finish import finish, one_line
 from startup_ray.ingest.former import recall
 from startup_ray.ingest.guard import Guard
 from startup_ray.ingest.hosts import HostLimits
@@ -36,13 +33,12 @@ from startup_ray.ingest.shares import Ask
 from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
-from startup_ray.ledger import SUCCESS, Outcome, redact
+from startup_ray.ledger import SUCCESS, Outcome
 from startup_ray.storage import Folder
 
 TELL_EVERY_S = 0.5
 MAX_TRIES = 4
 """Of a chunk whose process dies. Ray Data tries for ever, and so would an image that kills what decodes it."""
-MAX_REASON = 200
 CLOSE_S = 5.0
 
 
@@ -190,46 +186,8 @@ class Worker:
         return finish(row, fetched, self._task.options, attempts)
 
 
-def finish(
-    row: Item, fetched: Fetched, options: IngestOptions, attempts: int = 0
-) -> tuple[Outcome, dict[str, Any] | None]:
-    """Row of the ledger, and of the images if it became one; `attempts` were made before."""
-    sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
-    decoded = (
-        decode(fetched.body, options.image, options.fetch.max_pixels)
-        if fetched.body is not None
-        else Decoded(status=fetched.status, reason=fetched.reason)
-    )
-    outcome = Outcome(
-        id=row.id,
-        url=redact(row.url),
-        status=decoded.status,
-        reason=one_line(decoded.reason),
-        http_status=fetched.http_status,
-        attempts=attempts + fetched.attempts,
-        bytes=fetched.size,
-        sha256=sha256,
-        elapsed_s=fetched.elapsed_s,
-    )
-    if decoded.pixels is None or sha256 is None:
-        return outcome, None
-    split = row.split or choose_split(row.url, sha256, options.split)
-    size = {"width": decoded.width, "height": decoded.height}
-    image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size, "own": row.own}
-    return outcome, image | {"image": encode(decoded.pixels, options.image)}
-
-
 def _refused(row: BadRow) -> Outcome:
     return Outcome(id=row.id, url=row.url, status=row.status, reason=one_line(row.reason))
-
-
-def one_line(text: str) -> str:
-    """Text from anywhere -> at most MAX_REASON characters that every file and terminal can take.
-
-    A server's words may hold line ends, control characters, and surrogates for bytes that are no UTF-8.
-    """
-    plain = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_REASON])
-    return " ".join(plain.split())[:MAX_REASON]
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -20,8 +20,9 @@ from pathlib import Path
 from startup_ray.errors import UsageError
 from startup_ray.ingest.chunks import commit, items_per_chunk, spool
 from startup_ray.ingest.credentials import read_headers
+from startup_ray.ingest.finish import finish
 from startup_ray.ingest.source import open_source
-from startup_ray.ingest.work import Tally, Task, Worker, finish
+from startup_ray.ingest.work import Tally, Task, Worker
 from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions
 from startup_ray.lease import hold

@@ -12,7 +12,8 @@ import pytest
 from startup_ray.errors import ClusterError, RunHeldError
 from startup_ray.ingest.chunks import LEDGER, count_try, names_in, read_part, read_shard, read_spool, spool
 from startup_ray.ingest.fetch import Fetched
-from startup_ray.ingest.work import MAX_REASON, MAX_TRIES, Task, Worker, one_line
+from startup_ray.ingest.finish import MAX_REASON, one_line
+from startup_ray.ingest.work import MAX_TRIES, Task, Worker
 from startup_ray.items import BadRow, Item
 from startup_ray.job import FetchOptions, ImageOptions, IngestOptions
 from startup_ray.lease import hold

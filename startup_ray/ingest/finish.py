@@ -1,0 +1,57 @@
+"""A body that was fetched -> a row of the ledger, and of the images if it became one.
+
+outcome, image = finish(item, fetched, options)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from startup_ray.dataset import choose_split
+from startup_ray.ingest.decode import Decoded, decode
+from startup_ray.ingest.encode import encode
+from startup_ray.ingest.exchange import Fetched
+from startup_ray.items import Item
+from startup_ray.job import IngestOptions
+from startup_ray.ledger import Outcome, redact
+
+MAX_REASON = 200
+
+
+def finish(
+    row: Item, fetched: Fetched, options: IngestOptions, attempts: int = 0
+) -> tuple[Outcome, dict[str, Any] | None]:
+    """Row of the ledger, and of the images if it became one; `attempts` were made before."""
+    sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
+    decoded = (
+        decode(fetched.body, options.image, options.fetch.max_pixels)
+        if fetched.body is not None
+        else Decoded(status=fetched.status, reason=fetched.reason)
+    )
+    outcome = Outcome(
+        id=row.id,
+        url=redact(row.url),
+        status=decoded.status,
+        reason=one_line(decoded.reason),
+        http_status=fetched.http_status,
+        attempts=attempts + fetched.attempts,
+        bytes=fetched.size,
+        sha256=sha256,
+        elapsed_s=fetched.elapsed_s,
+    )
+    if decoded.pixels is None or sha256 is None:
+        return outcome, None
+    split = row.split or choose_split(row.url, sha256, options.split)
+    size = {"width": decoded.width, "height": decoded.height}
+    image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size, "own": row.own}
+    return outcome, image | {"image": encode(decoded.pixels, options.image)}
+
+
+def one_line(text: str) -> str:
+    """Text from anywhere -> at most MAX_REASON characters that every file and terminal can take.
+
+    A server's words may hold line ends, control characters, and surrogates for bytes that are no UTF-8.
+    """
+    plain = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_REASON])
+    return " ".join(plain.split())[:MAX_REASON]
