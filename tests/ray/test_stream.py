@@ -197,14 +197,23 @@ def test_chunks_that_leave_a_gap_are_a_fault_of_the_caller(images_dataset: Datas
         list(stream.batches([some[0], some[2]]))
 
 
-def test_a_run_streams_and_a_kill_costs_no_bit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The whole of training on a stream; that one worker draws the same rows is told above."""
+def test_a_run_streams(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """That one worker draws the same rows is told above."""
     caplog.set_level("INFO", "startup_ray")
+    dataset = dataset_in(Folder(str(tmp_path / "dataset")))
+    training = LONG.model_copy(update={"feed": "stream", "epochs": 2})
+    document = fit(dataset, Folder(str(tmp_path / "two")), model=MODEL, training=training)
+    assert "training.feed is stream" in caplog.text
+    assert document["epochs"] == 2
+    assert document["metrics"]["train/loss"] > 0
+
+
+@pytest.mark.soak  # that a stream begins at any step, and that training goes on after a kill, is told by shorter ones
+def test_a_kill_costs_no_bit(tmp_path: Path) -> None:
     dataset = dataset_in(Folder(str(tmp_path / "dataset")))
     training = LONG.model_copy(update={"feed": "stream", "epochs": 6})
     two, killed = (Folder(str(tmp_path / name)) for name in ("two", "killed"))
     document = fit(dataset, two, model=MODEL, training=training)
-    assert "training.feed is stream" in caplog.text
     killer = Killer([(1, signal.SIGKILL)], after=9)
     again = fit(dataset, killed, model=MODEL, training=training, max_failures=1, on_progress=killer)
     assert not killer.blows
