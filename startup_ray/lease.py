@@ -7,6 +7,7 @@
 Each holder writes `lease/<number>.json`, one higher than the last; the highest is in force. On local disk
 two processes cannot create the same number. An object store without a conditional put leaves a window of
 one round trip there, which `check` closes at the first commit: the later writer of the file wins.
+So does a write that failed and lands late: it may leave nobody in possession, but never two.
 Fencing tokens: Kleppmann, "How to do distributed locking" (2016).
 """
 

@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from startup_ray.errors import StorageError
+from startup_ray.object_store import connect, read_whole, write_whole
+from startup_ray.steady import steady
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,14 @@ class Folder:
         """Write a file so that a reader sees the old one or the new one, never a part.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be written. On an object store it may have been, whole, without our hearing of it.
         """
         with _told("write", self.path(name)):
             if self.is_local:
                 _put_local(Path(self.path(name)), data)
             else:
                 filesystem, root = _resolve(self.uri)
-                with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                    stream.write(data)
+                write_whole(filesystem, f"{root}/{name}", data)
 
     def read(self, name: str) -> bytes:
         """Whole content of a file.
@@ -81,8 +81,7 @@ class Folder:
             if self.is_local:
                 return Path(self.path(name)).read_bytes()
             filesystem, root = _resolve(self.uri)
-            with filesystem.open_input_stream(f"{root}/{name}") as stream:
-                return bytes(stream.read())
+            return read_whole(filesystem, f"{root}/{name}")
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of this name is there."""
@@ -133,7 +132,8 @@ class Folder:
 
     def filesystem(self) -> tuple[Any, str]:
         """`pyarrow.fs.FileSystem` and the path in it, for readers of Parquet."""
-        return _resolve(self.uri)
+        filesystem, root = _resolve(self.uri)
+        return filesystem if self.is_local else steady(_bucket(self.uri)[0]), root
 
 
 def open_folder(location: str) -> Folder:
@@ -156,7 +156,7 @@ def open_folder(location: str) -> Folder:
             "AWS_SECRET_ACCESS_KEY",
         )
     folder = Folder(place.rstrip("/") + query)
-    with _told("use", location):
+    with _told("use", place):  # without its query, where somebody may have tried to give a key
         _resolve(folder.uri)
     return folder
 
@@ -173,20 +173,17 @@ def _resolve(uri: str) -> tuple[Any, str]:
 
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
-    place, query = _place_and_query(uri)
-    scheme, _, rest = place.partition("://")
-    root, _, path = rest.partition("/")
-    filesystem, base = _store(f"{scheme}://{root or '/'}{query}")
+    bucket, path = _bucket(uri)
+    filesystem, base = connect(bucket)
     return filesystem, f"{base.rstrip('/')}/{path}" if path else base
 
 
-@lru_cache(maxsize=64)
-def _store(uri: str) -> tuple[Any, str]:
-    """One connection for all folders of a bucket."""
-    from pyarrow import fs
-
-    filesystem, base = fs.FileSystem.from_uri(uri)
-    return filesystem, str(base)
+def _bucket(uri: str) -> tuple[str, str]:
+    """`s3://bucket/runs/a?region=x` -> `s3://bucket?region=x`, `runs/a`; folders of a bucket share a connection."""
+    place, query = _place_and_query(uri)
+    scheme, _, rest = place.partition("://")
+    root, _, path = rest.partition("/")
+    return f"{scheme}://{root or '/'}{query}", path
 
 
 def _put_local(path: Path, data: bytes) -> None:

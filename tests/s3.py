@@ -22,10 +22,14 @@ class Server:
     port: int
 
     def folder(self, name: str) -> Folder:
-        return open_folder(
-            f"s3://bucket/{name}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
-            "&allow_bucket_creation=true"
-        )
+        return folder_at(self.port, name)
+
+
+def folder_at(port: int, name: str) -> Folder:
+    """In the bucket, by the server or a proxy at a port."""
+    return open_folder(
+        f"s3://bucket/{name}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+    )
 
 
 @contextmanager

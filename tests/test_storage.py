@@ -85,7 +85,7 @@ def test_a_query_stays_at_the_end() -> None:
     assert (folder / "b").name == "b"
     assert (folder / "b").parent == folder
     assert folder.filesystem()[1] == "bucket/a"
-    assert (folder / "b").filesystem()[0] is folder.filesystem()[0]
+    assert (folder / "b").filesystem()[0] == folder.filesystem()[0]
 
 
 def test_a_local_path_may_hold_a_question_mark(tmp_path: Path) -> None:
