@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from startup_ray.confidence import intervals, wilson
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import Dataset, require_one_size
 from startup_ray.errors import DataError, StartupRayError, UsageError
 from startup_ray.gates import Gate, check_gates, parse_gate
 from startup_ray.job import EvaluationOptions
@@ -92,8 +92,9 @@ def preflight(
     """The gates, after seeing that they are about these classes and that there will be something to judge.
 
     Raises:
-        UsageError: an empty split, no class in common, or a gate that cannot be read.
+        UsageError: images of many sizes, an empty split, no class in common, or a gate that cannot be read.
     """
+    require_one_size(dataset.image_shape, where=str(dataset.folder))
     gates = [parse_gate(text, classes) for text in options.gates]
     for gate in gates:
         if gate.metric not in NAMES:

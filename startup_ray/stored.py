@@ -1,17 +1,22 @@
 """Images as a dataset stores them -> pixels. The one place beside `trainers/pixels.py` that knows `ingest.image.store`.
 
-pixels = pixels_of(encoded, dataset)        # uint8 [height, width, channels]
+    pixels = pixels_of(encoded, dataset)        # uint8 [height, width, channels]
+
+Law: stored as png, raw or original, an image has the same pixels, those that ingest decoded.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from startup_ray.dataset import Dataset
+from startup_ray.ingest.decode import decode
+from startup_ray.job import ImageOptions
 
 
 def pixels_of(encoded: bytes, dataset: Dataset) -> NDArray[np.uint8]:
@@ -20,6 +25,24 @@ def pixels_of(encoded: bytes, dataset: Dataset) -> NDArray[np.uint8]:
     Raises:
         OSError, ValueError, SyntaxError: damaged.
     """
+    if dataset.image.store == "raw":
+        return np.frombuffer(encoded, np.uint8).reshape(dataset.image_shape)
+    if dataset.image.store == "original":
+        return pixels_of_body(encoded, dataset.image)
     with Image.open(io.BytesIO(encoded)) as image:
         pixels = np.asarray(image, np.uint8)
     return pixels.reshape(*pixels.shape[:2], dataset.image_shape[2])
+
+
+def pixels_of_body(body: bytes, options: ImageOptions) -> NDArray[np.uint8]:
+    """A fetched body that was accepted -> the pixels that ingest made of it.
+
+    Nothing limits them: `fetch.max_pixels` was judged at ingest, and may have been lowered since.
+
+    Raises:
+        ValueError: damaged.
+    """
+    decoded = decode(body, options, max_pixels=sys.maxsize)
+    if decoded.pixels is None:
+        raise ValueError(f"{decoded.status}: {decoded.reason}")
+    return decoded.pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from startup_ray.dataset import Dataset
 from startup_ray.errors import UsageError
-from startup_ray.evaluate import evaluate, judge
+from startup_ray.evaluate import evaluate, judge, preflight
 from startup_ray.gates import parse_gate
 from startup_ray.job import EvaluationOptions
 from startup_ray.metrics import Stats
@@ -29,6 +30,11 @@ def run_with(tmp_path: Path, classes: str) -> Folder:
     run = Folder(str(tmp_path / "run"))
     run.put_whole("classes.json", classes.encode())
     return run
+
+
+def test_images_of_many_sizes_are_not_judged(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match="a size of its own"):
+        preflight(replace(dataset, image_shape=(0, 0, 1)), ("0", "1"), EvaluationOptions())
 
 
 def test_the_document_follows_from_the_statistics() -> None:

@@ -97,9 +97,8 @@ def _open(run: Folder, image: ImageOptions, samples: int) -> tuple[Original, Sam
 
 
 def _classifier(run: Folder, image: ImageOptions, samples: int) -> tuple[Any, Ends, Samples]:
-    shape = (*image.size, image.channels)
-    model = open_model(run, shape, len(read_classes(run)))
-    return model, classifier(shape), take_samples(run, shape, samples)
+    model = open_model(run, image.shape, len(read_classes(run)))
+    return model, classifier(image.shape), take_samples(run, image.shape, samples)
 
 
 def _generator(run: Folder, samples: int) -> tuple[Any, Ends, Samples]:

@@ -1,6 +1,8 @@
 """Pixels to the form in which a dataset stores them.
 
-encode(pixels, options)       # uint8 [height, width, 1 or 3] -> PNG or JPEG, as options.store says
+encode(pixels, options)       # uint8 [height, width, 1, 3 or 4] -> PNG, JPEG or raw pixels, as options.store says
+
+A body that is stored as it was fetched (`store: original`) does not come here.
 """
 
 from __future__ import annotations
@@ -15,14 +17,19 @@ from PIL import Image
 
 from startup_ray.job import ImageOptions
 
+MAX_JPEG_SIDE = 65_500
+"""Pixels that libjpeg writes at most; the format has room for 35 more."""
+
 
 def encode(pixels: NDArray[np.uint8], options: ImageOptions) -> bytes:
-    """uint8 [height, width, 1 or 3] -> PNG, which loses nothing, or JPEG of `options.quality`."""
+    """uint8 [height, width, 1, 3 or 4] -> PNG or the pixels, which lose nothing, or JPEG of `options.quality`."""
+    if options.store == "raw":
+        return pixels.tobytes()
     return encode_jpeg(pixels, options.quality) if options.store == "jpeg" else encode_png(pixels)
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """uint8 [height, width, 1 or 3] -> PNG.
+    """uint8 [height, width, 1, 3 or 4] -> PNG.
 
     Runs instead of matches (zlib's manual, Z_RLE: "better compression for PNG image data"): of photographs 1 to 3%
     more bytes than zlib's default takes, in half of the time or less.

@@ -23,7 +23,7 @@ _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # I
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 
 _ORIENTATION = 0x0112
-_GREY = {"L": "GRAY", "RGB": "RGB"}
+_COLORSPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGB"}
 
 
 class Jpeg:
@@ -48,14 +48,14 @@ class Jpeg:
         with Image.open(io.BytesIO(self._body), formats=["JPEG"]) as image:
             return orientation(image)
 
-    def load(self, mode: Literal["L", "RGB"], shrink: int) -> Image.Image:
-        """The image, `shrink` (1, 2, 4 or 8) times smaller, its last row and column perhaps part of a pixel.
+    def load(self, mode: Literal["L", "RGB", "RGBA"], shrink: int) -> Image.Image:
+        """L or RGB, `shrink` (1, 2, 4 or 8) times smaller, its last row and column perhaps part of a pixel.
 
         Raises:
             ValueError: libjpeg complains of the data, be it harmless.
         """
         width, height = (-(-side // shrink) for side in self.size)  # libjpeg-turbo: TJSCALED
-        pixels = simplejpeg.decode_jpeg(self._body, _GREY[mode], min_height=height, min_width=width)
+        pixels = simplejpeg.decode_jpeg(self._body, _COLORSPACES[mode], min_height=height, min_width=width)
         return Image.fromarray(pixels[:, :, 0] if mode == "L" else pixels)
 
 

@@ -61,7 +61,7 @@ def _data(view: View) -> str:
     more = f" and {len(dataset.classes) - MAX_CLASSES:,} more" if len(dataset.classes) > MAX_CLASSES else ""
     rows = {
         "Images": f"{sum(dataset.splits.values()):,} of {dataset.items:,} items of the manifest ({splits})",
-        "Shape": " x ".join(map(str, dataset.image_shape)),
+        "Shape": " x ".join(str(side or "any") for side in dataset.image_shape),
         "Manifest": view.manifest,
         "Digest": dataset.digest,
     }

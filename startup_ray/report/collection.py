@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from startup_ray.dataset import SPLITS, Dataset
-from startup_ray.ledger import STATES
+from startup_ray.ledger import FORGOTTEN, STATES
 from startup_ray.report.pictures import Picture, ledger, pictures, shards
 from startup_ray.slices import host_of
 
@@ -74,8 +74,10 @@ class LabelRows:
 def funnel(dataset: Dataset) -> list[Stage]:
     """From the manifest to the images that were kept."""
     counts = dataset.counts
+    forgotten = counts.get(FORGOTTEN, 0)
     steps = {
         "in the manifest": dataset.items,
+        **({"not forgotten": dataset.items - forgotten} if forgotten else {}),
         "fetched": sum(counts.get(status, 0) for status in _ARRIVED),
         "valid images": counts.get("ok", 0) + counts.get("duplicate", 0),
         "unique images": counts.get("ok", 0),
@@ -122,7 +124,7 @@ def meaning(status: str) -> str:
 def failing_hosts(dataset: Dataset) -> list[HostFailures]:
     """Hosts with most items that were not kept, duplicates aside; none if all failures are of one host."""
     found: dict[str, Counter[str]] = {}
-    keep = ~pc.field("status").isin(["ok", "duplicate", "bad_item"])
+    keep = ~pc.field("status").isin(["ok", "duplicate", "bad_item", FORGOTTEN])
     for table in ledger(dataset, ["url", "status"], keep):
         for url, status in zip(table["url"].to_pylist(), table["status"].to_pylist(), strict=True):
             found.setdefault(host_of(url, "(no host)"), Counter())[status] += 1

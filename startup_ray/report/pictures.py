@@ -33,16 +33,19 @@ def pictures(dataset: Dataset, ids: Collection[str]) -> dict[str, Picture]:
     found = {}
     for name in ids:
         sha256, body = images.get(name, ("", b""))
-        found[name] = Picture(image=thumbnail(body) if body else "", url=urls.get(name, ""), sha256=sha256)
+        found[name] = Picture(image=thumbnail(body, dataset) if body else "", url=urls.get(name, ""), sha256=sha256)
     return found
 
 
-def thumbnail(encoded: bytes) -> str:
-    """An image file -> `data:` URI of a PNG of at most THUMBNAIL_SIZE pixels a side; empty if it is damaged."""
+def thumbnail(encoded: bytes, dataset: Dataset) -> str:
+    """A stored image -> `data:` URI of a PNG of at most THUMBNAIL_SIZE pixels a side; empty if it is damaged."""
     from PIL import Image
 
+    from startup_ray.stored import pixels_of
+
     try:
-        image = Image.open(io.BytesIO(encoded))
+        pixels = pixels_of(encoded, dataset)
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     except (OSError, ValueError, SyntaxError):  # Pillow raises each of them for broken files
         return ""

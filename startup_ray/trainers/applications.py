@@ -24,6 +24,11 @@ def build_application(image_shape: tuple[int, int, int], num_classes: int, optio
     Raises:
         UsageError: no network of this name, wrong arguments, images that it cannot take, or weights that do not fit.
     """
+    if image_shape[-1] == 4:
+        hint = "set it to 3, or take a cnn or a model of your own"
+        raise UsageError(
+            "networks of keras.applications know no transparency", where="ingest.image.channels", hint=hint
+        )
     build = _find(options.name)
     inputs = keras.Input(image_shape)
     x = preprocess(inputs, _preprocessing(build))

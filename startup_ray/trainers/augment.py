@@ -34,11 +34,17 @@ def augment(images: Any, draw: Any, options: AugmentOptions) -> Any:
     """
     if options.flip or options.shift or options.rotate_deg or options.zoom:
         images = _move(images, draw, options)
-    if options.contrast:
-        mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
-        factor = tf.reshape(1 + options.contrast * draw[:, 5], [-1, 1, 1, 1])
-        images = tf.clip_by_value(mean + factor * (images - mean), 0.0, 255.0)
+    if options.contrast and images.shape[-1] == 4:  # opacity is no brightness
+        images = tf.concat([_contrast(images[..., :3], draw, options), images[..., 3:]], axis=-1)
+    elif options.contrast:
+        images = _contrast(images, draw, options)
     return images
+
+
+def _contrast(images: Any, draw: Any, options: AugmentOptions) -> Any:
+    mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+    factor = tf.reshape(1 + options.contrast * draw[:, 5], [-1, 1, 1, 1])
+    return tf.clip_by_value(mean + factor * (images - mean), 0.0, 255.0)
 
 
 def _move(images: Any, draw: Any, options: AugmentOptions) -> Any:

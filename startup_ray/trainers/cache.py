@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import Dataset, require_one_size
 from startup_ray.errors import StorageError, first_line
 from startup_ray.trainers.pixels import Decoder
 
@@ -78,8 +79,10 @@ def open_split(
         root: where they are kept, the node's cache by default.
 
     Raises:
+        UsageError: each image has a size of its own.
         StorageError: the dataset's files do not hold what `dataset.json` counts, or the cache cannot be written.
     """
+    require_one_size(dataset.image_shape, where=str(dataset.folder))
     target = (root or cache_root()) / f"{dataset.folder.name}-{dataset.digest.removeprefix('sha256:')[:16]}" / split
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +99,20 @@ def cache_root() -> Path:
     """Folder of all caches on this node."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("STARTUP_RAY_CACHE") or f"{base}/startup_ray").expanduser()
+
+
+def find_caches(name: str, *, root: Path | None = None) -> list[Path]:
+    """Folders in which this node has something cached of the dataset in a folder of this name, whatever was in it."""
+    named = re.compile(rf"{re.escape(name)}-[0-9a-f]{{16}}")
+    places = sorted((root or cache_root()).glob("*-*"))
+    return [place for place in places if named.fullmatch(place.name) and any(map(Path.is_dir, place.iterdir()))]
+
+
+def empty_cache(place: Path) -> None:
+    """Delete what is in a folder of `find_caches`. Locks stay in it, for which somebody may be waiting."""
+    for split in [path for path in place.iterdir() if path.is_dir()]:
+        with FileLock(place / f"{split.name.partition('.')[0]}.lock", timeout=LOCK_TIMEOUT_S):
+            shutil.rmtree(split, ignore_errors=True)
 
 
 def _is_whole(target: Path, dataset: Dataset, split: str) -> bool:
@@ -139,7 +156,7 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
         np.save(path, np.empty(shape, np.uint8))  # an empty file cannot be mapped for writing
         return
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    decoder = Decoder(dataset.image_shape)
+    decoder = Decoder(dataset.image_shape, dataset.image)
 
     def decode(job: tuple[str, int, bytes]) -> None:
         name, at, encoded = job
@@ -161,15 +178,16 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
 
 
 def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[tuple[str, Any]]:
-    """Name and table of each shard, so that a whole dataset is never held; rows keep the order of the files."""
+    """Shard and table of each row group, so that little is held at once; rows keep the order of the files."""
     filesystem, root = dataset.folder.filesystem()
     for name in dataset.shards:
-        path, keep = f"{root}/images/{name}", pc.field("split") == split
         try:
-            table = pq.read_table(path, columns=columns, filters=keep, filesystem=filesystem)
+            with pq.ParquetFile(f"{root}/images/{name}", filesystem=filesystem, pre_buffer=True) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, [*columns, "split"])
+                    yield name, table.filter(pc.equal(table["split"], split)).select(columns)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise damaged(dataset, name, error) from error
-        yield name, table
 
 
 def require_count(dataset: Dataset, split: str, rows: int) -> None:

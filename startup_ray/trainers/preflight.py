@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import ray
 
-from startup_ray.dataset import Dataset, read_split
+from startup_ray.dataset import Dataset, read_split, require_one_size
 from startup_ray.errors import ClusterError, UsageError
 from startup_ray.growth import amounts, await_nodes, grow, require_reach, totals
 from startup_ray.job import CnnOptions, GanOptions, ModelOptions, PythonOptions, ScalingOptions, TrainingOptions
@@ -97,6 +97,7 @@ def make_spec(
     Raises:
         UsageError: data and options do not fit together.
     """
+    require_one_size(dataset.image_shape, where=str(dataset.folder))
     rows = _require_rows(dataset, model)
     spec = Spec(
         image_shape=dataset.image_shape,

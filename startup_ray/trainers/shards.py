@@ -70,7 +70,7 @@ class Held:
         """
         low, high = first * self.rows, stop * self.rows
         images = np.empty((high - low, *self.dataset.image_shape), np.uint8)
-        decoder = Decoder(self.dataset.image_shape)
+        decoder = Decoder(self.dataset.image_shape, self.dataset.image)
 
         def fill(places: range) -> None:
             for place in places:

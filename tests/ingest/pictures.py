@@ -13,8 +13,10 @@ from startup_ray.ingest.decode import decode
 from startup_ray.job import ImageOptions
 
 
-def options(size: tuple[int, int] = (8, 8), channels: int = 3, resize: str = "center_crop") -> ImageOptions:
-    return ImageOptions.model_validate({"size": size, "channels": channels, "resize": resize})
+def options(
+    size: tuple[int, int] = (8, 8), channels: int = 3, resize: str = "center_crop", store: str = "png"
+) -> ImageOptions:
+    return ImageOptions.model_validate({"size": size, "channels": channels, "resize": resize, "store": store})
 
 
 def save(image: Image.Image, kind: str, **more: Any) -> bytes:

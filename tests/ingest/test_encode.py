@@ -23,7 +23,9 @@ def read(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None)
-@given(height=st.integers(1, 40), width=st.integers(1, 40), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+@given(
+    height=st.integers(1, 40), width=st.integers(1, 40), channels=st.sampled_from([1, 3, 4]), seed=st.integers(0, 99)
+)
 def test_png_loses_nothing(height: int, width: int, channels: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
     encoded = encode(image, PNG)

@@ -161,3 +161,10 @@ def test_nothing_is_left_on_this_machine(
     sr.predict_images(run, [str(photos)])
     assert list(place.iterdir()) == []
     assert not (tmp_path / "cache").exists()
+
+
+def test_how_a_run_stores_its_images_changes_no_score(run: Run, photos: Path) -> None:
+    expected = sr.predict_images(run, [str(photos)])["predictions"]
+    for store in ("original", "raw"):
+        options = job_for({"image": {"size": [8, 8], "channels": 1, "store": store}}).ingest
+        assert sr.predict_images(run, [str(photos)], ingest=options)["predictions"] == expected

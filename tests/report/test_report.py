@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import os
@@ -14,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from startup_ray import runs
 from startup_ray.dataset import write_dataset
 from startup_ray.errors import UsageError
 from startup_ray.evaluate import judge
 from startup_ray.gates import parse_gate
+from startup_ray.ingest.encode import encode
+from startup_ray.job import ImageOptions
 from startup_ray.ledger import ledger_schema
 from startup_ray.metrics import Stats
 from startup_ray.report import write_report
@@ -261,6 +265,18 @@ def test_large_images_become_thumbnails_and_the_page_stays_small(storage: Folder
     assert len(page_of(storage, run)) < 1_000_000 / 24 * ROWS
 
 
+@pytest.mark.parametrize("store", ["png", "original", "raw"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_thumbnails_of_every_stored_form(storage: Folder, store: str, channels: int) -> None:
+    image = ImageOptions.model_validate({"size": (100, 100), "channels": channels, "store": store})
+    dataset = dataclasses.replace(dataset_in(storage / "dataset"), image=image, image_shape=image.shape)
+    pixels = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    stored = encode(pixels, image.model_copy(update={"store": "png"}) if store == "original" else image)
+    uri = thumbnail(stored, dataset)
+    found = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (found.size, len(found.getbands())) == ((80, 80), channels)
+
+
 def test_what_is_no_run_is_told(storage: Folder) -> None:
     with pytest.raises(UsageError, match=r"job\.yaml is missing"):
         write_report([storage], storage.path("report.html"))
@@ -291,7 +307,7 @@ def test_a_damaged_image_leaves_a_gap(storage: Folder) -> None:
     judged(run, dataset)
     dataset.folder.put_whole(f"images/{dataset.shards[0]}", b"torn")
     assert page_of(storage, run).count('class="gone"') == 2  # among the surest, and by confusion
-    assert thumbnail(b"no image") == ""
+    assert thumbnail(b"no image", dataset) == ""
 
 
 def test_an_unevaluated_run_can_be_compared(storage: Folder) -> None:

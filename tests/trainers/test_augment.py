@@ -66,6 +66,16 @@ def test_zoom_keeps_the_centre() -> None:
     assert closer.sum() > 2.5 * bright.sum()
 
 
+def test_contrast_leaves_opacity_alone() -> None:
+    from startup_ray.trainers.augment import DRAWS, augment
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4)).astype(np.float32)
+    draw = np.full((2, DRAWS), 0.5, np.float32)
+    found, options = np.asarray(augment(images, draw, AugmentOptions(contrast=0.5))), AugmentOptions(contrast=0.5)
+    np.testing.assert_array_equal(found[..., 3], images[..., 3])
+    np.testing.assert_array_equal(found[..., :3], augment(images[..., :3], draw, options))
+
+
 def test_contrast_keeps_the_mean_and_the_range() -> None:
     middle = picture() / 4 + 96
     more = changed(middle, {CONTRAST: 1.0}, contrast=0.5)

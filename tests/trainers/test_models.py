@@ -91,6 +91,17 @@ def test_an_application_that_cannot_be_built_is_told(options: dict[str, Any], to
 
 
 @pytest.mark.ray
+def test_transparency_is_for_cnns_and_for_models_of_ones_own() -> None:
+    from startup_ray.trainers.applications import build_application
+    from startup_ray.trainers.models import build_cnn
+
+    with pytest.raises(UsageError, match="no transparency") as caught:
+        build_application((32, 32, 4), 3, ApplicationOptions(name="MobileNetV2"))
+    assert "a cnn" in caught.value.hint
+    assert build_cnn((8, 8, 4), 3, CnnOptions(filters=(4,))).input_shape == (None, 8, 8, 4)
+
+
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")  # Keras 3.15, of its own files
 def test_weights_of_a_local_file_are_taken(tmp_path: Path) -> None:
     import keras

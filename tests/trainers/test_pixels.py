@@ -33,18 +33,26 @@ def by_pillow(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded)), np.uint8).reshape(shape)
 
 
-def decoded(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+def decoded(encoded: bytes, shape: tuple[int, int, int], store: str = "png") -> np.ndarray:
     target = np.empty(shape, np.uint8)
-    Decoder(shape).into(target, encoded)
+    Decoder(shape, options_of(shape, store)).into(target, encoded)
     return target
 
 
-@pytest.mark.parametrize("store", ["png", "jpeg"])
-@pytest.mark.parametrize("shape", [(28, 28, 1), (7, 31, 1), (64, 48, 3), (1, 1, 3), (300, 300, 3)])
+def options_of(shape: tuple[int, int, int], store: str = "png") -> ImageOptions:
+    return ImageOptions.model_validate({"size": shape[:2], "channels": shape[2], "store": store})
+
+
+SMALL_AND_LARGE = [(28, 28, 1), (7, 31, 1), (64, 48, 3), (1, 1, 3), (300, 300, 3)]
+
+
+@pytest.mark.parametrize(
+    ("store", "shape"),
+    [("png", (64, 48, 4)), *((store, shape) for store in ("png", "jpeg") for shape in SMALL_AND_LARGE)],
+)
 def test_what_ingest_stores(store: str, shape: tuple[int, int, int]) -> None:
-    options = ImageOptions(size=shape[:2], channels=shape[2], store=store)
     for seed in range(5):
-        encoded = encode(picture(shape, seed), options)
+        encoded = encode(picture(shape, seed), options_of(shape, store))
         np.testing.assert_array_equal(decoded(encoded, shape), by_pillow(encoded, shape))
         if store == "png":
             np.testing.assert_array_equal(decoded(encoded, shape), picture(shape, seed))
@@ -90,6 +98,21 @@ JPEG = encode(picture(SHAPE), ImageOptions(size=SHAPE[:2], channels=3, store="jp
 def test_no_image_or_one_of_another_shape_is_an_error(encoded: bytes) -> None:
     with pytest.raises((OSError, ValueError, SyntaxError)):
         decoded(encoded, SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (7, 31, 3), (8, 8, 4)])
+def test_raw_pixels(shape: tuple[int, int, int]) -> None:
+    encoded = encode(picture(shape), options_of(shape, "raw"))
+    np.testing.assert_array_equal(decoded(encoded, shape, "raw"), picture(shape))
+    for damaged in (b"", encoded[:1], encoded[:-1], encoded + b"0"):
+        with pytest.raises(ValueError, match="reshape"):
+            decoded(damaged, shape, "raw")
+
+
+@pytest.mark.parametrize("body", [b"", b"no image", PNG[:-60], JPEG[: len(JPEG) // 2]])
+def test_a_damaged_original_is_an_error(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not_image|corrupt"):
+        decoded(body, SHAPE, "original")
 
 
 def test_after_a_bad_image_the_next_is_right() -> None:

@@ -70,9 +70,12 @@ def base_of(image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """Height and width at which the generator begins, and how often it doubles them.
 
     Raises:
-        UsageError: the size is not one of BASES times a power of two, the same for both sides.
+        UsageError: the size is not one of BASES times a power of two, the same for both sides, or there is opacity.
     """
-    height, width, _ = image_shape
+    height, width, channels = image_shape
+    if channels == 4:
+        hint = "set it to 3: transparent parts are drawn over white"
+        raise UsageError("a GAN makes images without transparency", where="ingest.image.channels", hint=hint)
     doublings = _doublings(min(height, width))
     base_height, base_width = height >> doublings, width >> doublings
     fits = base_height << doublings == height and base_width << doublings == width

@@ -37,6 +37,8 @@ def test_other_sizes_are_refused_with_the_nearest(size: tuple[int, int], hint: s
 def test_sides_that_differ_in_their_doublings_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         base_of((28, 30, 3))
+    with pytest.raises(UsageError, match="without transparency"):
+        base_of((32, 32, 4))
     assert "28 and 32" in caught.value.hint
     with pytest.raises(UsageError):
         base_of((8, 128, 3))
