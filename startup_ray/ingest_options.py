@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from startup_ray.section import Fraction, Scaled, Section
 
+StoragePlace = Annotated[str, Field(pattern=r"^(s3|gs)://[^/@:?#\s]+(/[^?#]*)?(\?[^#]*)?$")]
+"""A bucket or a part of one; no password, which belongs into the environment."""
+
 
 class ImageOptions(Section):
     size: tuple[PositiveInt, PositiveInt] = Field((28, 28), description="height and width of every image, in pixels")
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for RGB")
-    resize: Literal["center_crop", "border"] = Field(
-        "center_crop", description="cut to the target's aspect ratio, or keep all and pad with black"
+    channels: Literal[1, 3, 4] = Field(3, description="1 for grey, 3 for RGB, 4 for RGBA: transparency is kept")
+    resize: Literal["center_crop", "border", "fit", "no"] = Field(
+        "center_crop",
+        description="cut to the target's aspect ratio; keep all and pad with black; keep all and shrink to within "
+        "`size`; or leave as it is. With the last two each image has a size of its own",
     )
-    store: Literal["png", "jpeg"] = Field(
-        "png", description="how images are stored: png loses nothing, jpeg of photographs is cheaper and smaller"
+    store: Literal["png", "jpeg", "original", "raw"] = Field(
+        "png",
+        description="how images are stored: png loses nothing, jpeg of photographs is cheaper and smaller, original is "
+        "the body as it was fetched, raw are the pixels",
     )
     quality: int = Field(95, ge=1, le=100, description="of a stored jpeg")
+
+    @model_validator(mode="after")
+    def _storable(self) -> ImageOptions:
+        if self.store == "jpeg" and self.channels == 4:
+            raise ValueError("a jpeg keeps no transparency: set store: png, or channels: 3")
+        if self.store == "raw" and not self.is_one_size:
+            raise ValueError(
+                f"raw pixels do not tell their size, and with resize: {self.resize} each has its own: set store: png"
+            )
+        return self
+
+    @property
+    def is_one_size(self) -> bool:
+        """Whether all images become `size`."""
+        return self.resize not in ("fit", "no")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels of every image; height and width are 0 where each has its own."""
+        return (*(self.size if self.is_one_size else (0, 0)), self.channels)
 
 
 class SplitOptions(Section):
@@ -31,10 +58,16 @@ class SplitOptions(Section):
         "splits alone",
     )
 
+    group: Literal["near_duplicates"] | None = Field(
+        None, description="keep images that resemble each other in one split, also those with a split of their own"
+    )
+
     @model_validator(mode="after")
     def _leave_some(self) -> SplitOptions:
         if self.val + self.test >= 1:
             raise ValueError("val + test must be below 1, or nothing is left to train on")
+        if self.group and self.by == "manifest":
+            raise ValueError("group moves images to other splits than the manifest's: leave it out, or by: manifest")
         return self
 
 
@@ -54,6 +87,15 @@ class FetchOptions(Section):
     allow_private: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="networks that are not public yet may be fetched from, e.g. [127.0.0.1/32]"
     )
+    allow_files: tuple[str, ...] = Field(
+        (),
+        description="folders whose files a manifest may name, relative ones to the working directory; [.] for that one",
+    )
+    allow_storage: tuple[StoragePlace, ...] = Field(
+        (),
+        description="what a manifest may name of object stores, e.g. [s3://bucket/photos, gs://bucket]; in a query "
+        "what pyarrow needs, e.g. ?region=eu-central-1",
+    )
     user_agent: str | None = Field(
         None,
         pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
@@ -65,10 +107,26 @@ class FetchOptions(Section):
     respect_robots_txt: bool = Field(False, description="leave out URLs that the host's robots.txt disallows")
 
 
+class ColumnOptions(Section):
+    """Names of a manifest's columns; null leaves one alone, so that it is a column of the user's own."""
+
+    id: str = Field("id", min_length=1, description="of the ids; without such a column ids come from the URLs")
+    url: str = Field("url", min_length=1, description="of the URLs, or of paths below fetch.allow_files")
+    label: str | None = Field("label", min_length=1, description="of the labels")
+    split: str | None = Field("split", min_length=1, description="of the splits: train, val, test or empty")
+    image: str | None = Field("image", min_length=1, description="of the images that a Parquet file holds itself")
+    sha256: str | None = Field("sha256", min_length=1, description="of hex digests that the bodies must have")
+    sha512: str | None = Field("sha512", min_length=1, description="as sha256")
+    md5: str | None = Field("md5", min_length=1, description="as sha256; no guard against malice")
+
+
 class IngestOptions(Section):
     manifest: str = Field(
-        min_length=1, description="path or http(s) URL of a .json or .jsonl manifest, sample:digits or sample:photos"
+        min_length=1,
+        description="path, http(s), s3:// or gs:// URL of a list (.json, .jsonl, .csv, .tsv, .txt, each also with .gz, "
+        "or .parquet), of a folder of lists or of a folder of images; or sample:digits, sample:photos",
     )
+    columns: ColumnOptions = Field(ColumnOptions(), description="what the columns of the manifest are called")
     image: ImageOptions = Field(ImageOptions(), description="what every image is made into")
     split: SplitOptions = Field(SplitOptions(), description="which images train, validate and test")
     fetch: FetchOptions = Field(FetchOptions(), description="how bodies are fetched, and what is refused")

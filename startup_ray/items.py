@@ -3,18 +3,25 @@
     parse_row({"id": 7, "url": "https://example.com/7.jpg"}, position=0)      # Item(position=0, id='7', ...)
     parse_row({"id": 8, "url": "file:///etc/passwd"}, position=1)             # BadRow(status='blocked_scheme', ...)
 
-Every row becomes exactly one of the two, whatever it holds. An id is data, never a path.
+Every row becomes exactly one of the two, whatever it holds. An id is data, never a path. What is no http(s) URL is
+judged by `sources.Sources.judge`, except for what a reader found in a folder or in a file that the job names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from startup_ray.dataset import SPLITS
-from startup_ray.ledger import redact
+from startup_ray.ingest_options import ColumnOptions
+from startup_ray.ledger import portless, redact
 
 MAX_ID = 512
 """Characters of an id."""
@@ -26,7 +33,16 @@ MAX_URL = 8_000
 
 MAX_OWN, MAX_OWN_NAME, MAX_OWN_TEXT = 32, 64, 256
 """Columns of the user's own, characters of their names, and of their values."""
-_KNOWN = {"id", "url", "label", "split"}
+
+HASHES = {"sha256": 64, "sha512": 128, "md5": 32}
+"""Hashes that a manifest may name, with the hex digits of each."""
+
+Fault = Literal["bad_item", "bad_url", "blocked_scheme", "forgotten"]
+Judge = Callable[[str], tuple[str, str, str]]
+"""What is no http(s) URL -> an absolute URL, and a state and reason if it may not be read."""
+
+_COLUMNS = ColumnOptions()
+_HTTP = re.compile(r"https?:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +58,8 @@ class Item:
     """`train`, `val`, `test`, or None to let the content decide."""
     own: str | None = None
     """JSON object of the row's other columns (see `own_columns`); None without any."""
+    hashes: str | None = None
+    """What the body must have, `sha256:<hex>`, several apart by blanks; None if it may be any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,58 +70,127 @@ class BadRow:
     id: str
     """Empty when the row has no usable id."""
     url: str
-    status: Literal["bad_item", "bad_url", "blocked_scheme"]
+    status: Fault
     reason: str
 
 
 @dataclass(frozen=True)
-class NotJson:
-    """Stands for a row that could not even be parsed."""
+class NoRow:
+    """Stands for a row that could not even be read."""
 
     reason: str
+    id: str = ""
 
 
-def parse_row(value: Any, position: int) -> Item | BadRow:
-    """One JSON value of a manifest -> an item, or what is wrong with it."""
-    row = value if isinstance(value, dict) else {}
-    item_id, id_fault = _text(row.get("id"), MAX_ID)
-    url, url_fault = _text(row.get("url"), MAX_URL, numbers=False)
-    label, label_fault = _text(row.get("label"), MAX_LABEL)
-    split = row.get("split")
+class OwnUrl(str):
+    """A URL that a reader made for what it found itself; a value in a list never is one."""
 
-    def bad(status: Literal["bad_item", "bad_url", "blocked_scheme"], reason: str) -> BadRow:
+    __slots__ = ()
+
+
+def http_only(url: str) -> tuple[str, str, str]:
+    """The judge where nothing is allowed that is not http(s)."""
+    scheme, colon, _ = url.partition(":")
+    if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return url, "bad_url", "url has no scheme"
+    return url, "blocked_scheme", f"{scheme}: is neither http nor https"
+
+
+def parse_row(
+    value: Any, position: int, *, columns: ColumnOptions = _COLUMNS, judge: Judge = http_only, place: str = ""
+) -> Item | BadRow:
+    """One row of a manifest -> an item, or what is wrong with it.
+
+    Args:
+        value: an object of JSON, or anything else, which is a bad row.
+        place: the id of a row that has no column of ids, and no URL to make one from.
+    """
+    if not isinstance(value, dict):
+        left = value if isinstance(value, NoRow) else NoRow("not an object")
+        return BadRow(position=position, id=left.id, url="", status="bad_item", reason=left.reason)
+    url, url_fault = _text(value.get(columns.url), MAX_URL, numbers=False)
+    item_id, id_fault = _id(value, columns.id, url, place)
+    label, label_fault = _optional(value, columns.label)
+    split = value.get(columns.split) if columns.split else None
+    # What lies in the same file needs no hash; there a column of this name may tell of the body it was made from.
+    hashes, hash_fault = (None, "") if isinstance(url, OwnUrl) else _hashes(value, columns)
+
+    def bad(status: Fault, reason: str) -> BadRow:
         return BadRow(position=position, id=item_id or "", url=redact(url or ""), status=status, reason=reason)
 
-    if not isinstance(value, dict):
-        return bad("bad_item", value.reason if isinstance(value, NotJson) else "not an object")
-    if item_id is None:
-        return bad("bad_item", f"id {id_fault}")
-    if label is None and row.get("label") is not None:
-        return bad("bad_item", f"label {label_fault}")
+    for fault in (id_fault, label_fault):
+        if fault:
+            return bad("bad_item", fault)
     if split is not None and split not in SPLITS:
-        return bad("bad_item", f"split is none of {', '.join(SPLITS)}")
+        return bad("bad_item", f"{columns.split} is none of {', '.join(SPLITS)}")
+    if hash_fault:
+        return bad("bad_item", hash_fault)
     if url is None:
-        return bad("bad_item" if "long" in url_fault else "bad_url", f"url {url_fault}")
-    scheme, reason = _judge(url)
-    if scheme not in ("", "http", "https"):
-        return bad("blocked_scheme", f"{scheme}: is neither http nor https")
-    if reason:
-        return bad("bad_url", reason)
-    return Item(position=position, id=item_id, url=url, label=label, split=split, own=own_columns(row))
+        return bad("bad_item" if "long" in url_fault else "bad_url", f"{columns.url} {url_fault}")
+    url, status, reason = (str(url), "", "") if isinstance(url, OwnUrl) else _judge(url, judge)
+    if status:
+        return bad(cast("Fault", status), reason)
+    own = own_columns(value, columns)
+    return Item(position=position, id=item_id or "", url=url, label=label, split=split, own=own, hashes=hashes)
 
 
-def own_columns(row: dict[str, Any]) -> str | None:
+def own_columns(row: Mapping[str, Any], columns: ColumnOptions = _COLUMNS) -> str | None:
     """Columns of the user's own as canonical JSON: texts, numbers and truth values, within the limits.
 
     What is longer, nested or one too many is left out; URLs are redacted. These only part results, they decide nothing.
     """
     found: dict[str, Any] = {}
-    for name in sorted(row.keys() - _KNOWN)[:MAX_OWN]:
+    for name in own_names(row, columns):
         value = row[name]
-        is_known = isinstance(value, str | int | float)
+        is_known = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
         if is_known and _is_text(name, MAX_OWN_NAME) and _is_text(str(value), MAX_OWN_TEXT):
             found[name] = redact(value) if isinstance(value, str) and "://" in value else value
     return json.dumps(found) if found else None
+
+
+def own_names(names: Iterable[str], columns: ColumnOptions) -> list[str]:
+    """Of a row's columns those of the user's own, as many as are kept."""
+    return sorted(set(names) - known_names(columns))[:MAX_OWN]
+
+
+@lru_cache(maxsize=8)
+def known_names(columns: ColumnOptions) -> frozenset[str]:
+    """Columns that mean something to us, images aside."""
+    names = (columns.id, columns.url, columns.label, columns.split, *_hash_columns(columns))
+    return frozenset(name for name in names if name is not None)
+
+
+@lru_cache(maxsize=8)
+def _hash_columns(columns: ColumnOptions) -> dict[str, str]:
+    """Kinds of hashes by the names of their columns."""
+    return {getattr(columns, kind): kind for kind in HASHES if getattr(columns, kind) is not None}
+
+
+def _id(row: Mapping[str, Any], column: str, url: str | None, place: str) -> tuple[str | None, str]:
+    """The row's id, and what is wrong with it; without a column of ids one that stays as long as its URL does."""
+    if column in row:
+        found, fault = _text(row[column], MAX_ID)
+        return found, f"{column} {fault}" if fault else ""
+    return hashlib.sha256(portless(redact(url)).encode()).hexdigest()[:16] if url else place, ""
+
+
+def _optional(row: Mapping[str, Any], column: str | None) -> tuple[str | None, str]:
+    value = row.get(column) if column else None
+    found, fault = _text(value, MAX_LABEL)
+    return found, f"{column} {fault}" if fault and value is not None else ""
+
+
+def _hashes(row: Mapping[str, Any], columns: ColumnOptions) -> tuple[str | None, str]:
+    """Hashes that a row names, and what is wrong with one."""
+    found = []
+    for column, kind in _hash_columns(columns).items():
+        value = row.get(column)
+        if value is None or value == "":
+            continue
+        if not isinstance(value, str) or not re.fullmatch(rf"[0-9A-Fa-f]{{{HASHES[kind]}}}", value):
+            return None, f"{column} is not {HASHES[kind]} hex digits"
+        found.append(f"{kind}:{value.lower()}")
+    return " ".join(found) or None, ""
 
 
 def _is_text(text: str, limit: int) -> bool:
@@ -132,15 +219,15 @@ def _text(value: Any, limit: int, *, numbers: bool = True) -> tuple[str | None, 
     return value, ""
 
 
-def _judge(url: str) -> tuple[str, str]:
-    """Scheme of a URL, and why it cannot be fetched (empty if it can)."""
+def _judge(url: str, judge: Judge) -> tuple[str, str, str]:
+    """A URL, and a state and reason if it cannot be fetched."""
     if url != url.strip() or any(ord(sign) < 32 or ord(sign) == 127 for sign in url):
-        return "", "url has control characters, or blanks around it"
+        return url, "bad_url", "url has control characters, or blanks around it"
+    if not _HTTP.match(url):
+        return judge(url)
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        return "", f"url cannot be parsed: {error}"
-    if not parts.scheme:
-        return "", "url has no scheme"
-    return parts.scheme, "" if parts.hostname else "url has no host"
+        return url, "bad_url", f"url cannot be parsed: {error}"
+    return (url, "", "") if parts.hostname else (url, "bad_url", "url has no host")

@@ -1,109 +1,104 @@
-"""Manifests: from a file or URL, as a stream, to items and to bad rows that become rows of the ledger.
+"""Manifests: from a list, a folder of lists or a folder of images to items and to bad rows, as a stream.
 
-    with open_manifest("cats.jsonl") as manifest:
+    with open_manifest("cats.csv.gz", options.columns, sources.judge) as manifest:
         for row in manifest.rows():       # Item or BadRow, positions 0, 1, 2, ...
             ...
-        manifest.digest()                 # 'sha256:...' over the raw bytes
+        manifest.digest()                 # 'sha256:...'
 
-Forms: `{"items": [{"id", "url", "label", "split"}, ...]}` or the bare list in `.json`, one object a line in
-`.jsonl`. `label` and `split` may be left out. A row that is no item never stops the reading; a manifest that
-cannot be read at all is a ManifestError. Only one row is held at a time.
+Lists are `{"items": [{"id", "url", ...}, ...]}` or the bare list in `.json`, an object a line in `.jsonl`, tables with
+a header in `.csv`, `.tsv` and `.parquet`, and a URL a line in `.txt`; packed as `.gz` too. They lie at a path, an
+http(s) URL or on an object store. A row that is no item never stops the reading; a manifest that cannot be read at all
+is a ManifestError. Only one row is held at a time, or a batch of a Parquet file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from startup_ray.errors import ManifestError
-from startup_ray.items import BadRow, Item, parse_row
-from startup_ray.ledger import redact
-from startup_ray.rows import SHAPE, json_rows, jsonl_rows
-
-TIMEOUT_S = (10.0, 30.0)
-"""Limits for connecting to the server of a manifest and for each read from it."""
-TOTAL_TIMEOUT_S = 3_600.0
+from startup_ray.ingest_options import ColumnOptions
+from startup_ray.items import BadRow, Item, Judge, http_only, parse_row
+from startup_ray.manifests.contents import Content, ImageFolder, ListFile, ListFolder, ParquetList
+from startup_ray.manifests.forms import ENDINGS, STORES, form_of, path_of, scheme_of
+from startup_ray.manifests.image_folders import is_image_folder
+from startup_ray.manifests.streams import open_stream, unreadable, where_of
+from startup_ray.manifests.trees import open_tree, top
 
 SAMPLES = {"sample:digits": 1, "sample:photos": 1}
 """Samples with the version of what they hold."""
 
-_FORMS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_COLUMNS = ColumnOptions()
+_HINT = f"name a list ({ENDINGS}), a folder of lists or of images, or sample:digits"
 
 
 class Manifest:
     """An open manifest. `rows` may be read once."""
 
-    def __init__(self, stream: BinaryIO, form: str, where: str) -> None:
-        self._hash = hashlib.sha256()
-        self._stream: io.BufferedReader = io.BufferedReader(_Tee(stream.read, self._hash.update), 1 << 16)
-        self._form = form
-        self._where = where
+    def __init__(self, content: Content, where: str, columns: ColumnOptions, judge: Judge) -> None:
+        self._content, self._where, self._columns, self._judge = content, where, columns, judge
 
     def rows(self) -> Iterator[Item | BadRow]:
         """Every row in order.
 
         Raises:
-            ManifestError: not JSON, no list of items, none in it, or the connection broke.
+            ManifestError: it is not what its name says, there is no item in it, or the connection broke.
         """
-        read = json_rows if self._form == "json" else jsonl_rows
         position = -1
-        for position, value in enumerate(read(self._stream, self._where)):
-            yield parse_row(value, position)
+        for position, (value, place) in enumerate(self._content.values()):
+            yield parse_row(value, position, columns=self._columns, judge=self._judge, place=place)
         if position < 0:
-            raise ManifestError("no items in this manifest", where=self._where, hint=SHAPE)
+            raise ManifestError("no items in this manifest", where=self._where, hint=self._content.expected)
 
     def digest(self) -> str:
-        """`sha256:` and hex over all raw bytes; reads what is left of them."""
-        while self._stream.read(1 << 20):
-            pass
-        return f"sha256:{self._hash.hexdigest()}"
+        """`sha256:` and hex: of a list over its raw bytes, of a folder over name, size and time of each file.
+
+        So is that of a Parquet file that holds its images, which need not be read for it.
+        """
+        return self._content.digest()
 
 
 @contextmanager
-def open_manifest(location: str) -> Iterator[Manifest]:
-    """The manifest at a local path or an http(s) URL.
+def open_manifest(location: str, columns: ColumnOptions = _COLUMNS, judge: Judge = http_only) -> Iterator[Manifest]:
+    """The manifest at a path, an http(s) URL, or on an object store.
+
+    Args:
+        columns: of a list, what its columns are called.
+        judge: of URLs that are not http(s), and of paths; by default none of them may be read.
 
     Raises:
         ManifestError: no such file, an unknown form, or a server that does not hand it out.
     """
-    try:
-        parts = urlsplit(location)
-    except ValueError as error:
-        raise ManifestError(f"the manifest's URL cannot be parsed: {error}", where=redact(location)) from error
-    is_url = parts.scheme in ("http", "https") and "://" in location
-    if "://" in location and not is_url:
-        raise ManifestError("a manifest is a path or an http(s) URL", where=redact(location))
-    name = parts.path if is_url else location
-    form = _FORMS.get(PurePosixPath(name).suffix.lower())
-    where = redact(location) if is_url else location
-    if form is None:
-        raise ManifestError("unknown kind of manifest", where=where, hint=f"use {', '.join(_FORMS)}, or sample:digits")
-    with (_open_url if is_url else _open_path)(location) as stream:
-        yield Manifest(stream, form, where)
+    where = where_of(location)
+    _require_location(location)
+    with ExitStack() as stack:
+        with unreadable(location):
+            tree = None if scheme_of(location) in ("http", "https") else open_tree(location)
+            entries = top(tree) if tree else []
+        if tree and (is_image_folder(entries) or not any(form_of(entry.name) for entry in entries)):
+            yield Manifest(ImageFolder(tree, columns, where), where, _COLUMNS, judge)
+        elif tree:
+            yield Manifest(ListFolder(tree, entries, columns, where), where, columns, judge)
+        else:
+            yield Manifest(_open_list(location, columns, stack), where, columns, judge)
 
 
 def is_manifest(location: str) -> bool:
     """Whether a word can only mean a manifest, by its form."""
-    is_known = PurePosixPath(location).suffix.lower() in _FORMS
-    return "://" in location or location.startswith("sample:") or is_known
+    return "://" in location or location.startswith("sample:") or form_of(location) is not None
 
 
-def manifest_digest(location: str) -> str:
-    """`sha256:` and hex over the raw bytes; of a sample over its name and version, without reading it.
+def manifest_digest(location: str, columns: ColumnOptions = _COLUMNS) -> str:
+    """As `Manifest.digest`; of a sample over its name and version, without reading it.
 
     Raises:
         ManifestError: it cannot be read, or there is no such sample.
     """
     if location.startswith("sample:"):
         return f"sha256:{hashlib.sha256(f'{location}@{sample_version(location)}'.encode()).hexdigest()}"
-    with open_manifest(location) as manifest:
+    with open_manifest(location, columns) as manifest:
         return manifest.digest()
 
 
@@ -131,89 +126,24 @@ def sample_version(name: str) -> int:
     return SAMPLES[name]
 
 
-@contextmanager
-def _open_path(location: str) -> Iterator[BinaryIO]:
-    with _unreadable(location):
-        stream = open(os.path.expanduser(location), "rb", buffering=0)  # noqa: SIM115 - closed below
-    with stream:
-        yield _File(stream, location)  # type: ignore[misc]
-
-
-class _File:
-    """`read` of a local file, with its faults as ManifestError."""
-
-    def __init__(self, stream: io.RawIOBase, location: str) -> None:
-        self._stream, self._location = stream, location
-
-    def read(self, size: int) -> bytes:
-        with _unreadable(self._location):
-            return self._stream.read(size) or b""
-
-
-@contextmanager
-def _unreadable(location: str) -> Iterator[None]:
-    """Faults of a path and of its file as ManifestError."""
+def _require_location(location: str) -> None:
     try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a NUL, or a sign that no file name can hold
-        reason = getattr(error, "strerror", None) or "no path"
-        message = f"cannot read the manifest: {reason}"
-        raise ManifestError(message, where=location, hint="check `ingest.manifest`") from error
+        path_of(location)
+    except ValueError as error:
+        raise ManifestError(f"the manifest's URL cannot be parsed: {error}", where=where_of(location)) from error
+    if scheme_of(location) not in ("", "http", "https", *STORES):
+        raise ManifestError("a manifest is a path, or an http(s), s3 or gs URL", where=where_of(location), hint=_HINT)
 
 
-@contextmanager
-def _open_url(location: str, *, clock: Callable[[], float] = time.monotonic) -> Iterator[BinaryIO]:
-    import requests
-
-    def broken(error: Exception) -> ManifestError:
-        return ManifestError(
-            f"cannot fetch the manifest: {type(error).__name__}", where=redact(location), hint="check `ingest.manifest`"
-        )
-
-    with requests.Session() as session:
-        # A proxy of the environment cannot reach this machine's own loopback.
-        session.trust_env = urlsplit(location).hostname not in ("127.0.0.1", "localhost", "::1")
-        try:
-            response = session.get(location, stream=True, timeout=TIMEOUT_S)
-        except (requests.RequestException, ValueError) as error:
-            raise broken(error) from error
-        with response:
-            if response.status_code != 200:
-                raise ManifestError(f"the server answered {response.status_code}", where=redact(location))
-            yield _Body(response, clock() + TOTAL_TIMEOUT_S, clock, broken)  # type: ignore[misc]
-
-
-class _Body:
-    """`read` of a response's body, with its faults as ManifestError and a limit for the whole."""
-
-    def __init__(
-        self, response: Any, deadline: float, clock: Callable[[], float], broken: Callable[[Exception], ManifestError]
-    ) -> None:
-        self._raw, self._deadline, self._clock, self._broken = response.raw, deadline, clock, broken
-
-    def read(self, size: int) -> bytes:
-        import urllib3
-
-        if self._clock() > self._deadline:
-            raise self._broken(TimeoutError())
-        try:
-            data: bytes = self._raw.read(size, decode_content=True)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._broken(error) from error
-        return data
-
-
-class _Tee(io.RawIOBase):
-    """Bytes of `read`, each handed to `see` on its way."""
-
-    def __init__(self, read: Callable[[int], bytes], see: Callable[[bytes], None]) -> None:
-        self._read, self._see = read, see
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
-        self._see(data)
-        buffer[: len(data)] = data
-        return len(data)
+def _open_list(location: str, columns: ColumnOptions, stack: ExitStack) -> Content:
+    form = form_of(location)
+    if form is None:
+        if not scheme_of(location):
+            with unreadable(location):
+                os.stat(os.path.expanduser(location))  # a name that is misspelt has no form either
+        raise ManifestError("unknown kind of manifest", where=where_of(location), hint=_HINT)
+    stream = stack.enter_context(open_stream(location, is_packed=form.is_packed))
+    if form.kind == "parquet":
+        stream.close()
+        return ParquetList(location, form, columns, stack)
+    return ListFile(stream, form.kind, location, columns)

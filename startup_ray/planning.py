@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from startup_ray import runs
-from startup_ray.dataset import Dataset, read_dataset
+from startup_ray.dataset import Dataset, read_dataset, require_one_size
 from startup_ray.errors import UsageError
 from startup_ray.job import Job, PythonOptions
 from startup_ray.jobfile import load_job, parse_job
@@ -18,6 +18,7 @@ from startup_ray.ledger import NOTHING, Again
 from startup_ray.manifest import manifest_digest, require_manifest
 from startup_ray.runs import Run
 from startup_ray.session import require_lasting
+from startup_ray.sources import sources_of
 from startup_ray.storage import Folder, open_folder
 from startup_ray.usercode import locate
 
@@ -104,7 +105,7 @@ def current_dataset(job: Job, folder: Folder, again: Again = NOTHING) -> Dataset
     dataset = read_dataset(folder)
     if any(again.takes(state) for state in dataset.counts):
         return None
-    return dataset if dataset.manifest_digest == manifest_digest(job.ingest.manifest) else None
+    return dataset if dataset.manifest_digest == manifest_digest(job.ingest.manifest, job.ingest.columns) else None
 
 
 def find_run(dataset: Dataset, job: Job) -> Run:
@@ -201,7 +202,8 @@ def survey_ingest(job: Job, folder: Folder, again: Again = NOTHING) -> dict[str,
 
     with open_source(job.ingest.manifest) as source, tempfile.TemporaryDirectory(prefix="startup-ray-") as spool:
         size = items_per_chunk(job.ingest.image)
-        planned, _ = plan_manifest(source.location, job.ingest.split, folder, Folder(spool), size, again)
+        sources = sources_of(job.ingest, runs.location_of(job.ingest.manifest))
+        planned, _ = plan_manifest(source.location, job.ingest, sources, folder, Folder(spool), size, again)
         return survey(planned, Folder(spool)).document()
 
 
@@ -210,14 +212,16 @@ def plan(job: Job, stages: Sequence[str] = STAGES, *, fresh: bool = False, again
 
     Raises:
         ManifestError: there is something to ingest, and no manifest.
-        UsageError: no GAN can make images of this size, which is told before they are fetched.
+        UsageError: no model can be trained on images of such sizes, which is told before they are fetched.
     """
     if "sweep" in stages and job.sweep is None:
         raise _no_sweep()
+    if "train" in stages:
+        require_one_size(job.ingest.image.shape, where="ingest.image.resize")
     if "train" in stages and job.model.kind == "gan":
         from startup_ray.trainers.gan.recipes import base_of
 
-        base_of((*job.ingest.image.size, job.ingest.image.channels))
+        base_of(job.ingest.image.shape)
     if "ingest" in stages:
         folder = dataset_folder(job, fresh=fresh)
         require_manifest(job.ingest.manifest)

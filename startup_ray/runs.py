@@ -1,6 +1,6 @@
 """Keys and paths of datasets and runs, each named once. The folder is the truth.
 
-    <storage>/datasets/<name>-<key>[-<n>]/  dataset.json images/*.parquet ledger/*.parquet
+    <storage>/datasets/<name>-<key>[-<n>]/  dataset.json images/*.parquet ledger/*.parquet audit.html
     <storage>/runs/<name>-<key>-<n>/        job.yaml environment.json metrics/*.jsonl checkpoints/<step>/ LATEST
                                             model.keras last.keras classes.json exit.json
                                             samples/<epoch>.png features.keras (GANs)
@@ -8,6 +8,7 @@
                                             exports/{model.keras, savedmodel/, model.onnx, classes.json}
     <storage>/sweeps/<name>-<key>-<n>/      job.yaml environment.json trials/<number>/ (each a run) exit.json
                                             report.html best.yaml trials.csv optuna.sqlite3
+    <storage>/forgotten/<request>.json      what no ingest lets in again
 
 Same key: resume, or print the result again when finished. Changed key: a new folder. Fresh: the next n.
 """
@@ -32,6 +33,7 @@ METRICS = "metrics"
 EXIT = "exit.json"
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
+AUDIT = "audit.html"
 COMPARISON = "comparison.html"
 LAST_EVALUATION = "evaluations/last.json"
 CLASSES = "classes.json"
@@ -64,8 +66,10 @@ class Run:
 
 
 def dataset_key(ingest: IngestOptions) -> str:
-    """8 hex digits from the manifest's location, image and split options."""
-    return _key(location_of(ingest.manifest), _plain(ingest.image), _plain(ingest.split))
+    """8 hex digits from the manifest's location, image and split options, and columns with names of their own."""
+    columns = _changed(ingest.columns)
+    split = {name: value for name, value in _plain(ingest.split).items() if name != "group" or value}
+    return _key(location_of(ingest.manifest), _plain(ingest.image), split, *([columns] if columns else []))
 
 
 def run_key(

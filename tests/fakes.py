@@ -14,12 +14,24 @@ from PIL import Image
 
 from startup_ray.dataset import SPLITS, Dataset, Digest, class_names, image_schema, write_dataset
 from startup_ray.ingest.chunks import LEDGER, names_in, read_part
+from startup_ray.ingest_options import ColumnOptions
+from startup_ray.items import http_only
+from startup_ray.manifest import Manifest
+from startup_ray.manifests.contents import ListFile
+from startup_ray.manifests.forms import Kind
+from startup_ray.manifests.streams import Readable, Stream
 from startup_ray.storage import Folder
 
 
 def read_ledger(folder: Folder) -> list[dict[str, Any]]:
     """The rows of a ledger, in manifest order."""
     return [row for name in names_in(folder, LEDGER) for row in read_part(folder, name).table.to_pylist()]
+
+
+def manifest_of(stream: Readable, kind: Kind) -> Manifest:
+    """The manifest `m` in a stream of bytes."""
+    columns = ColumnOptions()
+    return Manifest(ListFile(Stream(stream, "m"), kind, "m", columns), "m", columns, http_only)
 
 
 class Clock:
@@ -33,7 +45,7 @@ class Clock:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] -> PNG."""
+    """uint8 [H, W], [H, W, 3] or [H, W, 4] -> PNG."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()

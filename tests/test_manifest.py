@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from startup_ray.errors import ManifestError
-from startup_ray.items import MAX_ID, MAX_URL, BadRow, Item, parse_row
+from startup_ray.ingest_options import ColumnOptions, IngestOptions
+from startup_ray.items import MAX_ID, MAX_URL, BadRow, Item, OwnUrl, parse_row
 from startup_ray.manifest import manifest_digest, open_manifest
-from startup_ray.rows import MAX_ROW
+from startup_ray.manifests.rows import MAX_ROW
+from startup_ray.sources import sources_of
 from tests.image_server import ImageServer
 
 GOOD = {"id": "a", "url": "http://example.com/a.png"}
@@ -117,7 +120,7 @@ def test_a_bad_row_keeps_its_usable_id_and_hides_secrets() -> None:
         ("m.json", "[]", "no items", ""),
         ("m.jsonl", "\n\n", "no items", ""),
         ("m.jsonl", "id,url\n1,2", "not JSON", ":1"),
-        ("m.txt", "[]", "unknown kind", ""),
+        ("m.xml", "[]", "unknown kind", ""),
         ("m.json", "{}", "no items", ""),
         ("m.json", '{"items": []}', "no items", ""),
         ("m.json", '{"items": [{"id": "1", "url": "http://e.com/a"}, {"id": "2", "ur', "it ends too early", ":1"),
@@ -136,12 +139,24 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, name: str, text: str | b
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("missing", "status"), [("id", "bad_item"), ("url", "bad_url")])
-def test_a_column_that_no_row_has(tmp_path: Path, missing: str, status: str) -> None:
-    rows = [{key: value for key, value in (GOOD | {"id": str(i)}).items() if key != missing} for i in range(3)]
-    found = read(tmp_path / "m.json", json.dumps(rows))
-    assert [row.status for row in found if isinstance(row, BadRow)] == [status] * 3
-    assert {row.reason for row in found if isinstance(row, BadRow)} == {f"{missing} is missing"}
+def test_a_column_of_urls_that_no_row_has(tmp_path: Path) -> None:
+    found = read(tmp_path / "m.json", json.dumps([{"id": str(i)} for i in range(3)]))
+    assert [row.status for row in found if isinstance(row, BadRow)] == ["bad_url"] * 3
+    assert {row.reason for row in found if isinstance(row, BadRow)} == {"url is missing"}
+
+
+def test_without_a_column_of_ids_they_come_from_the_urls(tmp_path: Path) -> None:
+    """And stay whatever port, password or signature a URL has today."""
+    urls = ["http://e.com/a", "http://e.com:81/a", "http://me:pw@e.com/a", "http://e.com/b"]
+    first, port, user, other = read(tmp_path / "m.jsonl", "\n".join(json.dumps({"url": url}) for url in urls))
+    assert first.id == port.id == user.id == hashlib.sha256(b"http://e.com/a").hexdigest()[:16]
+    assert other.id not in ("", first.id)
+    (signed, anew, bad) = read(
+        tmp_path / "m.json",
+        json.dumps([{"url": "http://e.com/a?sig=1"}, {"url": "http://e.com/a?sig=2"}, {"label": "x"}]),
+    )
+    assert signed.id == anew.id
+    assert (bad.id, type(bad)) == ("m.json:2", BadRow)
 
 
 def test_some_rows_without_a_label_and_an_id_that_comes_twice(tmp_path: Path) -> None:
@@ -200,10 +215,10 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         manifest_digest(str(path))
 
 
-def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+def test_an_empty_folder_is_a_manifest_without_items(tmp_path: Path) -> None:
     (tmp_path / "m.json").mkdir()
-    with pytest.raises(ManifestError, match="Is a directory") as caught:
-        manifest_digest(str(tmp_path / "m.json"))
+    with open_manifest(str(tmp_path / "m.json")) as manifest, pytest.raises(ManifestError, match="no items") as caught:
+        list(manifest.rows())
     assert caught.value.hint
 
 
@@ -289,3 +304,80 @@ def test_other_columns_are_kept_within_limits(tmp_path: Path) -> None:
     assert isinstance(many, Item)
     assert many.own is not None
     assert len(json.loads(many.own)) <= 32
+
+
+HEX = {"sha256": "ab" * 32, "sha512": "cd" * 64, "md5": "ef" * 16}
+
+
+def test_hashes_that_bodies_must_have() -> None:
+    row = parse_row(GOOD | HEX | {"sha256": HEX["sha256"].upper()}, 0)
+    assert isinstance(row, Item)
+    assert row.hashes == " ".join(f"{kind}:{digits}" for kind, digits in HEX.items())
+    assert row.own is None
+    (alone,) = [parse_row(GOOD | {"sha256": "v1", "md5": ""}, 0, columns=ColumnOptions(sha256=None))]
+    assert isinstance(alone, Item)
+    assert (alone.hashes, alone.own) == (None, '{"sha256": "v1"}')
+    for bad in ("v1", "g" * 64, "a" * 63, "a" * 64 + "\n", 7, ["a" * 64]):
+        row = parse_row(GOOD | {"sha256": bad}, 0)
+        assert isinstance(row, BadRow)
+        assert row.reason == "sha256 is not 64 hex digits"
+
+
+def test_an_image_in_the_same_file_needs_no_hash() -> None:
+    row = parse_row({"id": "a", "url": OwnUrl("file:///x.parquet#group=0&row=0&changed=1")} | HEX, 0)
+    assert isinstance(row, Item)
+    assert (row.hashes, row.own) == (None, None)
+
+
+def test_columns_by_other_names(tmp_path: Path) -> None:
+    columns = ColumnOptions(id="key", url="link", label="class", split="part")
+    row = {"key": 7, "link": "http://e.com/1", "class": "cat", "part": "val", "label": "mine", "url": "https://e.com/2"}
+    found = parse_row(row, 0, columns=columns)
+    assert found == Item(
+        position=0,
+        id="7",
+        url="http://e.com/1",
+        label="cat",
+        split="val",
+        own='{"label": "mine", "url": "https://e.com/2"}',
+    )
+    reasons = {
+        "key": "key is missing",
+        "link": "link is missing",
+        "class": "class is neither",
+        "part": "part is none of",
+    }
+    for name, reason in reasons.items():
+        bad = parse_row(row | {name: None if name in ("key", "link") else 0.5}, 0, columns=columns)
+        assert isinstance(bad, BadRow)
+        assert reason in bad.reason
+
+
+def test_what_is_no_url_of_http_is_judged_as_the_job_allows(tmp_path: Path) -> None:
+    options = IngestOptions.model_validate(
+        {"manifest": "m.csv", "fetch": {"allow_files": [str(tmp_path)], "allow_storage": ["s3://bucket/photos"]}}
+    )
+    judge = sources_of(options, str(tmp_path / "m.csv")).judge
+
+    def url(text: str) -> str:
+        row = parse_row({"url": text}, 0, judge=judge)
+        return row.url if isinstance(row, Item) else row.status
+
+    assert url("cats/1 2.jpg") == f"{tmp_path.as_uri()}/cats/1%202.jpg"
+    assert url("s3://bucket/photos/1.jpg") == "s3://bucket/photos/1.jpg"
+    assert url("s3://bucket/secrets/1.jpg") == url("/etc/passwd") == url("../1.jpg") == "blocked_scheme"
+    assert url("http://[::1/a") == url("a\0b") == url(" a") == "bad_url"
+    assert parse_row({"url": "cats/1.jpg"}, 0, judge=judge).id == parse_row({"url": "cats/1.jpg"}, 9, judge=judge).id
+
+
+def test_no_list_can_hold_a_url_of_a_readers_own(tmp_path: Path) -> None:
+    text = f"{tmp_path.as_uri()}/m.jsonl#group=0&row=0&changed=1"
+    (row,) = read(tmp_path / "m.jsonl", json.dumps({"id": "a", "url": text}))
+    assert isinstance(row, BadRow)
+    assert row.status == "blocked_scheme"
+
+
+def test_numbers_that_json_has_not_are_no_columns() -> None:
+    row = parse_row(GOOD | {"a": float("nan"), "b": float("inf"), "c": 1.5}, 0)
+    assert isinstance(row, Item)
+    assert row.own == '{"c": 1.5}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +26,10 @@ from startup_ray.items import MAX_ID, BadRow, Item, parse_row
 from startup_ray.job import SplitOptions
 from startup_ray.lease import hold
 from startup_ray.ledger import STATES, Outcome, check_law, count, redact
-from startup_ray.manifest import Manifest
-from startup_ray.rows import json_rows
+from startup_ray.manifests.forms import Kind
+from startup_ray.manifests.rows import json_rows
 from startup_ray.storage import Folder
-from tests.fakes import read_ledger
+from tests.fakes import manifest_of, read_ledger
 
 SURROGATES = st.characters(categories=["Cs"])
 ODD = st.sampled_from(
@@ -56,12 +57,15 @@ def is_storable(text: str) -> bool:
 
 @given(ROW | JSON, st.integers(0, 2**62))
 def test_any_value_is_exactly_one_row(value: Any, position: int) -> None:
-    row = parse_row(value, position)
+    row = parse_row(value, position, place="m:3")
     assert isinstance(row, Item) != isinstance(row, BadRow)
     assert row.position == position
     assert is_storable(row.id)
     assert is_storable(row.url)
     given_id = value.get("id") if isinstance(value, dict) else None
+    if isinstance(value, dict) and "id" not in value:
+        assert row.id == "m:3" or re.fullmatch("[0-9a-f]{16}", row.id)
+        given_id = row.id
     if isinstance(row, BadRow):
         assert row.status in STATES
         assert row.reason
@@ -131,10 +135,11 @@ def test_rows_are_those_of_json_wherever_the_blocks_end(
 
 @given(st.binary(max_size=200) | st.text(st.sampled_from('[]{}",:\\ \n1etrufalsn')).map(str.encode), st.integers(1, 9))
 def test_any_bytes_are_rows_or_a_manifest_error(data: bytes, most: int) -> None:
-    for start in (b"", b"[", b'{"items": [', b'{"a": 1, '):
-        for form in ("json", "jsonl"):
+    forms: tuple[Kind, ...] = ("json", "jsonl", "csv", "txt")
+    for start in (b"", b"[", b'{"items": [', b'{"a": 1, ', b"url\n"):
+        for form in forms:
             with suppress(ManifestError):
-                rows = list(Manifest(io.BytesIO(start + data), form, "m").rows())
+                rows = list(manifest_of(io.BytesIO(start + data), form).rows())
                 assert [row.position for row in rows] == list(range(len(rows)))
         with suppress(ManifestError):
             list(json_rows(Trickle(start + data, most), "m"))

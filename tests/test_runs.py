@@ -23,13 +23,19 @@ def run_key(job: Job, digest: str = "sha256:0") -> str:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"manifest": "other.json"}, {"image": {"size": [32, 32]}}, {"split": {"val": 0.2}}],
+    [
+        {"manifest": "other.json"},
+        {"image": {"size": [32, 32]}},
+        {"split": {"val": 0.2}},
+        {"columns": {"url": "link"}},
+        {"columns": {"sha256": None}},
+    ],
 )
 def test_a_dataset_is_known_by_manifest_image_and_split(changed: dict[str, Any]) -> None:
     assert runs.dataset_key(job(ingest=changed).ingest) != runs.dataset_key(job().ingest)
 
 
-@pytest.mark.parametrize("same", [{"fetch": {"retries": 9}}, {"min_success": 0.1}])
+@pytest.mark.parametrize("same", [{"fetch": {"retries": 9}}, {"min_success": 0.1}, {"columns": {"url": "url"}}])
 def test_how_a_dataset_is_fetched_does_not_change_its_key(same: dict[str, Any]) -> None:
     assert runs.dataset_key(job(ingest=same).ingest) == runs.dataset_key(job().ingest)
 

@@ -21,15 +21,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from startup_ray.dataset import image_schema
 from startup_ray.items import BadRow, Item
 from startup_ray.job import ImageOptions
-from startup_ray.ledger import Outcome, ledger_schema, redact
+from startup_ray.ledger import Outcome, ledger_schema, portless, redact
 from startup_ray.storage import Folder
 
 CHUNKS, IMAGES, LEDGER = "chunks", "images", "ledger"
@@ -37,9 +37,12 @@ FIRST_ROWS, MOST_ROWS = 512, 8_192
 """Of a chunk. Later ones are larger, or a million images would lie in thousands of small files."""
 MAX_CHUNK_BYTES = 2**26
 """Of the pixels of one chunk; an actor holds a few chunks, each with a copy on its way to storage."""
+ASSUMED_BYTES = 2**20
+"""Of an image that is kept as it came. Photographs on the web have less, those of cameras several times as much; at
+worst a chunk holds 64 bodies of `fetch.max_bytes`, which by default are 1.3 GB: Arrow's columns break at 2 GiB."""
 _GROWTH = 16
 _SHARD = b"shard"
-_TEXTS = ("id", "url", "label", "split", "status", "reason", "part", "own")
+_TEXTS = ("id", "url", "label", "split", "status", "reason", "part", "own", "hashes")
 _SPOOL = pa.schema(
     [
         ("position", pa.int64()),
@@ -72,9 +75,15 @@ class Part:
 
 
 def items_per_chunk(options: ImageOptions) -> int:
-    """Most rows of one commit, fewer of large images, at least 16. It depends on what names the dataset alone."""
+    """Most rows of one commit, fewer of large images, at least 16. It depends on what names the dataset alone.
+
+    Where nothing bounds what an image becomes but `fetch.max_bytes` and `fetch.max_pixels`, which do not name it, they
+    count as `ASSUMED_BYTES` each.
+    """
     height, width = options.size
-    return max(16, min(MOST_ROWS, MAX_CHUNK_BYTES // (height * width * options.channels)))
+    is_open = options.store == "original" or options.resize == "no"
+    each = ASSUMED_BYTES if is_open else height * width * options.channels
+    return max(16, min(MOST_ROWS, MAX_CHUNK_BYTES // each))
 
 
 def spool(
@@ -106,6 +115,13 @@ def write_spool(folder: Folder, name: str, rows: Sequence[Spooled]) -> None:
 def read_spool(folder: Folder, name: str) -> list[Spooled]:
     """The rows of a chunk that is to be committed."""
     return [_spooled(row) for row in _read(folder, f"{CHUNKS}/{name}.parquet").to_pylist()]
+
+
+def names_files(folder: Folder, name: str) -> bool:
+    """Whether a chunk that is to be committed has items that are files of a machine."""
+    rows = _read(folder, f"{CHUNKS}/{name}.parquet", ["url", "status"])
+    is_file = pc.and_(pc.starts_with(rows["url"], "file:"), pc.is_null(rows["status"]))
+    return bool(pc.any(is_file).as_py())
 
 
 def count_try(folder: Folder, name: str) -> int:
@@ -162,22 +178,13 @@ def read_shard(folder: Folder, shard: str, columns: Sequence[str] | None = None)
     return _read(folder, f"{IMAGES}/{shard}.parquet", columns)
 
 
-def portless(url: str) -> str:
-    """The URL without its port: a sample's server has another each time, and an item is the same behind any."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return url
-    return url if port is None else parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
-
-
 def _key(chunk: Sequence[Item | BadRow]) -> str:
     """Hex digits from the rows. A URL counts as the ledger shows it: one that is signed anew is the same item."""
     digest = hashlib.sha256()
     for row in chunk:
         label, split = (row.label, row.split) if isinstance(row, Item) else (row.status, row.reason)
         own = [row.own] if isinstance(row, Item) and row.own else []
+        own += [f"hashes {row.hashes}"] if isinstance(row, Item) and row.hashes else []
         digest.update(json.dumps([row.id, portless(redact(row.url)), label, split, *own]).encode() + b"\n")
     return digest.hexdigest()[:12]
 
@@ -206,7 +213,14 @@ def _encode(table: pa.Table) -> bytes:
     # Images are compressed already, and a dictionary of images is a second copy of them.
     codec = {name: "NONE" if name == "image" else "ZSTD" for name in table.column_names}
     small = [name for name in table.column_names if name != "image"]
+    # Readers hold a row group whole. One holds all images of a chunk, unless those are larger than was foreseen.
+    groups = -(-table["image"].nbytes // MAX_CHUNK_BYTES) if "image" in table.column_names else 1
     pq.write_table(
-        table, stream, compression=codec, use_dictionary=["label", "split", "status"], write_statistics=small
+        table,
+        stream,
+        row_group_size=-(-len(table) // max(groups, 1)) or None,
+        compression=codec,
+        use_dictionary=["label", "split", "status"],
+        write_statistics=small,
     )
     return stream.getvalue()

@@ -30,6 +30,7 @@ from startup_ray.ingest.faults import Fault, is_host_ill, told
 from startup_ray.ingest.guard import Guard
 from startup_ray.ingest.hosts import HostGivenUpError, HostLimits
 from startup_ray.ingest.optout import ROBOTS_BYTES, ROBOTS_REDIRECTS, Robots
+from startup_ray.ingest.persist import persist
 from startup_ray.ingest.resolve import Getaddrinfo, Resolver
 from startup_ray.ingest.shares import Host, local_ask
 from startup_ray.job import FetchOptions
@@ -37,10 +38,6 @@ from startup_ray.job import FetchOptions
 __all__ = ["Fetched", "Fetcher"]
 
 USER_AGENT = f"startup_ray/{__version__}"
-BACKOFF_S = 0.5
-BACKOFF_CAP_S = 30.0
-PATIENCE_S = 180.0
-"""What an item may wait between its attempts, all together. Waiting in line for its host does not count."""
 LOOKUPS = 32
 """Names looked up at once, or more where there are more requests at once."""
 
@@ -51,6 +48,7 @@ class Fetcher:
     Args:
         limits: turns at hosts, of this fetcher alone by default. It is closed with the fetcher.
         headers: sent to single origins.
+        room: for bodies in hand, shared with others that fetch some; of this fetcher alone by default.
         clock: seconds since the epoch.
     """
 
@@ -61,6 +59,7 @@ class Fetcher:
         *,
         limits: HostLimits | None = None,
         headers: Headers = NONE,
+        room: asyncio.Semaphore | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
@@ -77,7 +76,7 @@ class Fetcher:
         self._uniform = uniform
         self._clock = clock
         self._getaddrinfo = getaddrinfo
-        self._room = asyncio.Semaphore(options.concurrency)
+        self._room = room or asyncio.Semaphore(options.concurrency)
         self._agent = options.user_agent or USER_AGENT
         token = self._agent.partition("/")[0].strip()
         self._images = Reading(max_bytes=options.max_bytes, opt_out_of=token if options.respect_opt_out else "")
@@ -121,22 +120,12 @@ class Fetcher:
         return fetched
 
     async def _persist(self, url: URL, reading: Reading, redirects: int, robots: Robots | None) -> Fetched:
-        """Attempts until one ends well, or cannot end better, or there have been enough."""
-        attempts, elapsed_s, waited_s = 0, 0.0, 0.0
-        for attempt in range(self._options.retries + 1):
-            fetched = await self._attempt(url, reading, redirects, robots)
-            attempts += fetched.attempts
-            elapsed_s += fetched.elapsed_s
-            pause_s = max(self._backoff_s(attempt), fetched.retry_after_s)
-            waited_s += pause_s
-            if attempt == self._options.retries or not fetched.is_transient or waited_s > PATIENCE_S:
-                break
-            await self._sleep(pause_s)
-        return replace(fetched, attempts=attempts, elapsed_s=elapsed_s)
-
-    def _backoff_s(self, attempt: int) -> float:
-        """Full jitter: Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015)."""
-        return self._uniform(0.0, min(BACKOFF_CAP_S, BACKOFF_S * 2.0**attempt))
+        return await persist(
+            lambda: self._attempt(url, reading, redirects, robots),
+            self._options.retries,
+            sleep=self._sleep,
+            uniform=self._uniform,
+        )
 
     async def _attempt(self, url: URL, reading: Reading, redirects: int, robots: Robots | None) -> Fetched:
         """One request, and those that its redirects lead to; waiting for a host takes nothing from its time."""

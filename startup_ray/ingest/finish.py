@@ -9,6 +9,7 @@ import hashlib
 from typing import Any
 
 from startup_ray.dataset import choose_split
+from startup_ray.forgotten import NOTHING, Forgotten, forgotten_outcome
 from startup_ray.ingest.decode import Decoded, decode
 from startup_ray.ingest.encode import encode
 from startup_ray.ingest.exchange import Fetched
@@ -20,15 +21,13 @@ MAX_REASON = 200
 
 
 def finish(
-    row: Item, fetched: Fetched, options: IngestOptions, attempts: int = 0
+    row: Item, fetched: Fetched, options: IngestOptions, attempts: int = 0, forgotten: Forgotten = NOTHING
 ) -> tuple[Outcome, dict[str, Any] | None]:
     """Row of the ledger, and of the images if it became one; `attempts` were made before."""
     sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
-    decoded = (
-        decode(fetched.body, options.image, options.fetch.max_pixels)
-        if fetched.body is not None
-        else Decoded(status=fetched.status, reason=fetched.reason)
-    )
+    if forgotten.takes(sha256=sha256):
+        return forgotten_outcome(row.id), None
+    decoded = _decoded(row, fetched, options)
     outcome = Outcome(
         id=row.id,
         url=redact(row.url),
@@ -45,7 +44,18 @@ def finish(
     split = row.split or choose_split(row.url, sha256, options.split)
     size = {"width": decoded.width, "height": decoded.height}
     image = {"id": row.id, "sha256": sha256, "label": row.label, "split": split, **size, "own": row.own}
-    return outcome, image | {"image": encode(decoded.pixels, options.image)}
+    is_kept = options.image.store == "original"
+    return outcome, image | {"image": fetched.body if is_kept else encode(decoded.pixels, options.image)}
+
+
+def _decoded(row: Item, fetched: Fetched, options: IngestOptions) -> Decoded:
+    if fetched.body is None:
+        return Decoded(status=fetched.status, reason=fetched.reason)
+    for named in (row.hashes or "").split():
+        kind, _, digest = named.partition(":")
+        if hashlib.new(kind, fetched.body, usedforsecurity=False).hexdigest() != digest:
+            return Decoded(status="changed", reason=f"its {kind} is not that of the manifest")
+    return decode(fetched.body, options.image, options.fetch.max_pixels)
 
 
 def one_line(text: str) -> str:

@@ -21,12 +21,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from startup_ray.ingest.chunks import LEDGER, names_in, portless, read_part, read_spool, spool, write_spool
+from startup_ray.forgotten import NOTHING, Forgotten, forgotten_outcome, read_forgotten
+from startup_ray.ingest.chunks import LEDGER, names_in, read_part, read_spool, spool, write_spool
 from startup_ray.ingest.spill import insert, open_database, rows_of
 from startup_ray.items import BadRow, Item
-from startup_ray.job import SplitOptions
-from startup_ray.ledger import LOST, REPEATED_ID, Again, redact
+from startup_ray.job import IngestOptions, SplitOptions
+from startup_ray.ledger import LOST, REPEATED_ID, Again, portless, redact
 from startup_ray.manifest import open_manifest
+from startup_ray.sources import Sources
 from startup_ray.storage import Folder
 
 
@@ -60,20 +62,35 @@ class Survey:
 
 
 def plan_manifest(
-    location: str, options: SplitOptions, folder: Folder, spool_folder: Folder, chunk_items: int, again: Again
+    location: str,
+    options: IngestOptions,
+    sources: Sources,
+    folder: Folder,
+    spool_folder: Folder,
+    chunk_items: int,
+    again: Again,
 ) -> tuple[Plan, str]:
     """`make_plan` for the manifest at a location, and the manifest's digest.
+
+    Args:
+        sources: what its rows may name beside http(s).
 
     Raises:
         ManifestError: it cannot be read.
     """
-    with open_manifest(location) as manifest:
-        plan = make_plan(demand_split(manifest.rows(), options), folder, spool_folder, chunk_items, again)
+    with open_manifest(location, options.columns, sources.judge) as manifest:
+        rows, forgotten = demand_split(manifest.rows(), options.split), read_forgotten(folder)
+        plan = make_plan(rows, folder, spool_folder, chunk_items, again, forgotten)
         return plan, manifest.digest()
 
 
 def make_plan(
-    rows: Iterable[Item | BadRow], folder: Folder, spool_folder: Folder, chunk_items: int, again: Again
+    rows: Iterable[Item | BadRow],
+    folder: Folder,
+    spool_folder: Folder,
+    chunk_items: int,
+    again: Again,
+    forgotten: Forgotten = NOTHING,
 ) -> Plan:
     """Cut rows into chunks and spool those that are to be committed.
 
@@ -82,11 +99,15 @@ def make_plan(
         spool_folder: where the spool is written, the same unless nothing is to be changed there.
         chunk_items: most rows of a chunk.
         again: which outcomes do not stand.
+        forgotten: rows that are not fetched, and lose their URL. They count for the names of chunks as they are in the
+            manifest, so that what is forgotten later moves no bounds.
     """
     committed = set(names_in(folder, LEDGER))
     done = {name for name in committed if not (again and _holds(folder, name, again))}
     chunks = spool(rows, spool_folder, chunk_items, done)
     todo = tuple(name for name in chunks if name not in done)
+    if forgotten:
+        _leave_out(spool_folder, todo, forgotten)
     sources = sorted((committed - chunks.keys()) | (committed & set(todo)))
     kept = _point_back(folder, spool_folder, todo, sources, again) if sources else 0
     return Plan(chunks=chunks, todo=todo, kept=kept)
@@ -100,7 +121,7 @@ def survey(plan: Plan, spool_folder: Folder) -> Survey:
             if isinstance(spooled.row, BadRow):
                 bad[spooled.row.status] += 1
             elif spooled.part is None:
-                hosts[urlsplit(spooled.row.url).hostname or ""] += 1
+                hosts[_host(spooled.row.url)] += 1
     return Survey(
         items=sum(plan.chunks.values()), to_fetch=hosts.total(), hosts=tuple(hosts.most_common()), bad=dict(bad)
     )
@@ -114,6 +135,26 @@ def demand_split(rows: Iterable[Item | BadRow], options: SplitOptions) -> Iterat
             yield BadRow(position=row.position, id=row.id, url=redact(row.url), status="bad_item", reason=reason)
         else:
             yield row
+
+
+def _host(url: str) -> str:
+    """Name of the host that is asked, `s3://bucket`, or `file://`."""
+    scheme, _, rest = url.partition("://")
+    return (urlsplit(url).hostname or "") if scheme in ("http", "https") else f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _leave_out(spool_folder: Folder, todo: Sequence[str], forgotten: Forgotten) -> None:
+    for name in todo:
+        spooled = read_spool(spool_folder, name)
+        taken = [forgotten.takes(item_id=one.row.id, url=one.row.url) for one in spooled]
+        if any(taken):
+            pairs = zip(spooled, taken, strict=True)
+            write_spool(spool_folder, name, [replace(one, row=_blank(one.row)) if is_ else one for one, is_ in pairs])
+
+
+def _blank(row: Item | BadRow) -> BadRow:
+    left = forgotten_outcome(row.id)
+    return BadRow(position=row.position, id=left.id, url=left.url, status="forgotten", reason=left.reason)
 
 
 def _holds(folder: Folder, name: str, again: Again) -> bool:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from startup_ray.errors import ClusterError, StartupRayError
 from startup_ray.growth import grow
 from startup_ray.ingest.broker import asker, start_broker
+from startup_ray.ingest.chunks import names_files
 from startup_ray.ingest.work import Tally, Task, Worker
 from startup_ray.reach import find_limits
 from startup_ray.remote import listening, pack_error, quiet_data, raise_packed, told_as_ours
@@ -71,7 +72,7 @@ def fetch_chunks(task: Task, names: Sequence[str], hear: Callable[[Tally], None]
         return
     import ray.data
 
-    node = ray.get_runtime_context().get_node_id() if task.endpoints else ""  # only it reaches its own loopback
+    node = ray.get_runtime_context().get_node_id() if is_bound_here(task, names) else ""
     if not node and not _has_room(ray.nodes()) and (limits := find_limits()):
         grow({"CPU": 1.0}, 1, limits, asker="ingest")
     pool = ray.data.ActorPoolStrategy(
@@ -100,6 +101,11 @@ def fetch_chunks(task: Task, names: Sequence[str], hear: Callable[[Tally], None]
     del broker  # an actor lives as long as somebody holds it
 
 
+def is_bound_here(task: Task, names: Sequence[str]) -> bool:
+    """Whether only this node can do it: it alone reaches its own loopback, and maybe its own files."""
+    return bool(task.endpoints) or (task.sources.is_local and any(names_files(task.folder, name) for name in names))
+
+
 def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
     """Whole CPUs of one node of `ray.nodes()`, or of all with an empty `node`; at least 1.
 
@@ -108,7 +114,7 @@ def pool_size(nodes: Sequence[dict[str, Any]], node: str) -> int:
     """
     found = [place for place in nodes if place["Alive"] and node in ("", place["NodeID"])]
     if not _has_room(found):
-        place = "this node (a sample is served and fetched here)" if node else "any node of the cluster"
+        place = "this node (whose own sample or files are fetched)" if node else "any node of the cluster"
         raise ClusterError(
             f"a fetch actor needs {ACTOR_CPUS} CPUs, and {place} has less",
             hint="give Ray more CPUs, or run the command from a node that has some",

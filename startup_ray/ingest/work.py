@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from startup_ray.errors import ClusterError
+from startup_ray.forgotten import NOTHING, Forgotten
+from startup_ray.ingest.bodies import Bodies
 from startup_ray.ingest.chunks import commit, count_try, forget_tries, read_spool
 from startup_ray.ingest.credentials import NONE, Headers
 from startup_ray.ingest.fetch import Fetched, Fetcher
@@ -33,7 +35,8 @@ from startup_ray.ingest.shares import Ask
 from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
-from startup_ray.ledger import SUCCESS, Outcome
+from startup_ray.ledger import NOT_FAILED, Outcome
+from startup_ray.sources import NO_SOURCES, Sources, is_place
 from startup_ray.storage import Folder
 
 TELL_EVERY_S = 0.5
@@ -53,6 +56,10 @@ class Task:
     """(address, port) pairs that may be fetched from although they are not public."""
     headers: Headers = NONE
     """Of single origins, tokens above all."""
+    sources: Sources = NO_SOURCES
+    """What may be read besides http(s)."""
+    forgotten: Forgotten = NOTHING
+    """Bodies that are not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,9 @@ class Worker:
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fetch")
         self._thread.start()
+        # Room is for what waits to be decoded, wherever it comes from.
+        self._room = asyncio.Semaphore(task.options.fetch.concurrency)
+        self._bodies = Bodies(task.options.fetch, task.sources, self._room, column=task.options.columns.image or "")
         self._fetcher: Fetcher = self._submit(self._open()).result()
 
     def process(self, name: str) -> Iterator[Tally]:
@@ -97,12 +107,12 @@ class Worker:
             )
         outcomes, images = recall(self._task.folder, spooled, self._task.options.split)
         outcomes |= {i: _refused(row) for i, row in enumerate(rows) if isinstance(row, BadRow)}
-        ok, told = sum(outcome.status in SUCCESS for outcome in outcomes.values()), time.monotonic()
+        ok, told = sum(outcome.status in NOT_FAILED for outcome in outcomes.values()), time.monotonic()
         urls = {i: row.url for i, row in enumerate(rows) if i not in outcomes}
         with closing(self._fetch(urls)) as arrivals:
             for i, fetched in arrivals:
                 outcomes[i], image = self._finish(rows[i], fetched, spooled[i].attempts)
-                ok += outcomes[i].status in SUCCESS
+                ok += outcomes[i].status in NOT_FAILED
                 if image is not None:
                     images[i] = image
                 if time.monotonic() - told > TELL_EVERY_S:
@@ -114,18 +124,20 @@ class Worker:
         yield Tally(chunk=name, done=len(outcomes), ok=ok)
 
     def close(self) -> None:
-        """Close the session and end the thread."""
+        """Close the session and end the threads."""
         with suppress(TimeoutError):  # a process that ends waits for no broker that has ended before it
             self._submit(self._fetcher.__aexit__(None, None, None)).result(CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._bodies.close()
 
     async def _open(self) -> Fetcher:
         fetch, endpoints = self._task.options.fetch, self._task.endpoints
         limits = HostLimits(self._ask, max_open=fetch.concurrency) if self._ask else None
         guard = Guard(fetch.allow_private, endpoints)
-        return await Fetcher(fetch, guard, limits=limits, headers=self._task.headers).__aenter__()
+        fetcher = Fetcher(fetch, guard, limits=limits, headers=self._task.headers, room=self._room)
+        return await fetcher.__aenter__()
 
     def _submit(self, coroutine: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -143,7 +155,8 @@ class Worker:
             ready.clear()
 
         async def fetch_one(index: int, url: str) -> None:
-            ready.append((index, await self._fetcher.fetch(url)))
+            fetch = self._bodies.read if is_place(url) else self._fetcher.fetch
+            ready.append((index, await fetch(url)))
             if len(ready) == 1:  # what ends in the same turn of the loop wakes the decoding thread once
                 self._loop.call_soon(hand_over)
 
@@ -183,7 +196,7 @@ class Worker:
 
     def _finish(self, row: Item | BadRow, fetched: Fetched, attempts: int) -> tuple[Outcome, dict[str, Any] | None]:
         assert isinstance(row, Item)
-        return finish(row, fetched, self._task.options, attempts)
+        return finish(row, fetched, self._task.options, attempts, self._task.forgotten)
 
 
 def _refused(row: BadRow) -> Outcome:

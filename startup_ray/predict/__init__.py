@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import Dataset, require_one_size
 from startup_ray.ingest.chunks import IMAGES, LEDGER, names_in, read_part
-from startup_ray.job import IngestOptions
+from startup_ray.job import ImageOptions, IngestOptions
 from startup_ray.predict.gather import SPLIT, gather, open_targets
 from startup_ray.progress import Progress, ignore
 from startup_ray.runs import read_classes
@@ -71,13 +71,16 @@ def predict(
     """
     source = open_targets(targets)
     classes = read_classes(run)
-    shape = (*options.image.size, options.image.channels)
+    shape = options.image.shape
+    require_one_size(shape, where="ingest.image.resize")
     model = open_model(run, shape, len(classes))  # rather than after an hour of fetching
     with tempfile.TemporaryDirectory(prefix="startup-ray-", ignore_cleanup_errors=True) as place:
         folder = Folder(place) / "images"
+        if options.image.store == "original":  # decoded once, to the same pixels
+            options = options.model_copy(update={"image": options.image.model_copy(update={"store": "png"})})
         gather(source, options, folder, on_progress)
         predictions = Folder(place) / "predictions"
-        dataset = _dataset(folder, shape)
+        dataset = _dataset(folder, options.image)
         task = ScoringTask(run=run, classes=classes, dataset=dataset, split=SPLIT, predictions=predictions)
         if dataset.items:
             scorer = make_scorer(task, model, open_split(dataset, SPLIT, root=Path(place) / "cache"))
@@ -86,7 +89,7 @@ def predict(
         return list(_rows(folder, dict(_scored(task, top))))
 
 
-def _dataset(folder: Folder, shape: tuple[int, int, int]) -> Dataset:
+def _dataset(folder: Folder, image: ImageOptions) -> Dataset:
     """What was gathered, as if it were the split of a dataset; nothing of it is written."""
     shards = tuple(f"{name}.parquet" for name in names_in(folder, IMAGES))
     images = sum(pq.read_metadata(folder.path(f"{IMAGES}/{shard}")).num_rows for shard in shards)
@@ -97,10 +100,11 @@ def _dataset(folder: Folder, shape: tuple[int, int, int]) -> Dataset:
         counts={"ok": images},
         splits={"train": 0, "val": 0, SPLIT: images},
         classes=(),
-        image_shape=shape,
+        image_shape=image.shape,
         shards=shards,
         manifest="",
         manifest_digest="",
+        image=image,
     )
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from startup_ray.errors import UsageError
 from startup_ray.ingest.exchange import Fetched
+from startup_ray.manifests.image_folders import text_of
+from startup_ray.manifests.trees import LocalTree, unreadable, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,14 @@ def find_files(targets: Sequence[str]) -> list[Found]:
         root = Path(os.path.normpath(os.path.expanduser(target)))
         if root.is_dir():
             base = root if len(targets) == 1 else Path()
-            for path, fault in _walk(root):
+            for entry in walk(LocalTree(str(root))):
+                path = root / entry.name
                 name = os.path.relpath(path, base) if base.parts else str(path)
-                found.setdefault(path, Found(id=_text(name), path=path, fault=fault))
+                found.setdefault(path, Found(id=text_of(name), path=path, fault=entry.fault))
         elif root.exists():
-            found.setdefault(root, Found(id=_text(str(root)), path=root))
+            found.setdefault(root, Found(id=text_of(str(root)), path=root))
         else:
-            hint = "give a manifest (.json, .jsonl), a folder, or image files"
+            hint = "give a manifest, a folder, or image files"
             raise UsageError("no such file or folder", where=target, hint=hint)
     return sorted(found.values(), key=lambda file: file.id)
 
@@ -62,44 +65,7 @@ def read_file(found: Found, max_bytes: int) -> Fetched:
                 return Fetched(status="bad_item", reason="not a regular file")
             body = stream.read(max_bytes + 1)
     except OSError as error:
-        return Fetched(status="bad_item", reason=_unreadable(error))
+        return Fetched(status="bad_item", reason=unreadable(error))
     if len(body) > max_bytes:
         return Fetched(status="too_large", reason=f"more than {max_bytes} bytes", size=len(body))
     return Fetched(status="ok", body=body, size=len(body))
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files below a folder, each with why it is not read."""
-    real, folders = Path(os.path.realpath(root)), [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        except OSError as error:
-            yield folder, _unreadable(error)
-            continue
-        for entry in entries:
-            path = folder / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif not entry.is_symlink():
-                yield path, ""
-            elif (fault := _of_link(path, real)) is not None:
-                yield path, fault
-
-
-def _of_link(path: Path, root: Path) -> str | None:
-    """Why a link is not followed; None for a folder within `root`, whose files are found where they are."""
-    target = Path(os.path.realpath(path))
-    if not target.is_relative_to(root):
-        return "a link that leaves the folder"
-    return None if target.is_dir() else ""
-
-
-def _unreadable(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or type(error).__name__}"
-
-
-def _text(name: str) -> str:
-    """A file's name as text that every file can take: names are bytes, and need be no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -30,6 +30,8 @@ from startup_ray.ledger import REPEATED_ID, Outcome
 from startup_ray.manifest import is_manifest, open_manifest, require_manifest
 from startup_ray.predict.files import Found, find_files, read_file
 from startup_ray.progress import Progress
+from startup_ray.runs import location_of
+from startup_ray.sources import sources_of
 from startup_ray.storage import Folder
 
 SPLIT = "test"
@@ -83,11 +85,19 @@ def _gather_manifest(
     location: str, options: IngestOptions, folder: Folder, on_progress: Callable[[Progress], None]
 ) -> None:
     with open_source(location) as source, hold(folder) as lease:
-        with open_manifest(source.location) as manifest:
+        sources = sources_of(options, location_of(location))
+        columns = options.columns.model_copy(update={"label": None, "split": None})  # new images have none
+        with open_manifest(source.location, columns, sources.judge) as manifest:
             chunks = spool(_unlabelled(manifest.rows()), folder, items_per_chunk(options.image), ())
-        headers = read_headers(os.environ)
         worker = Worker(
-            Task(options=options, folder=folder, fence=lease.fence, endpoints=source.endpoints, headers=headers)
+            Task(
+                options=options,
+                folder=folder,
+                fence=lease.fence,
+                endpoints=source.endpoints,
+                headers=read_headers(os.environ),
+                sources=sources,
+            )
         )
         done, total = dict.fromkeys(chunks, 0), sum(chunks.values())
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from startup_ray.errors import JobError, UsageError
 from startup_ray.job import Job
+from startup_ray.manifests.trees import LocalTree, walk
 from startup_ray.options import PythonOptions
 from startup_ray.submit.upload import File, chosen, with_package
 from startup_ray.usercode import locate
@@ -169,9 +170,15 @@ def require_lasting(storage: str, path: str) -> None:
 def _require_manifest(manifest: str, path: str, folder: Path, names: set[str]) -> None:
     if not is_here(manifest):
         return
-    if not (folder / manifest).is_file():
+    place = folder / manifest
+    if not place.exists():
         raise JobError(f"ingest.manifest: there is no {manifest}", where=path, hint=f"it is looked for in {folder}")
-    _inside(str(folder / manifest), folder, names, what="the manifest")
+    if not place.is_dir():
+        _inside(str(place), folder, names, what="the manifest")
+        return
+    for entry in walk(LocalTree(str(place))):
+        if not entry.fault:
+            _inside(str(place / entry.name), folder, names, what="a file of the manifest")
 
 
 def _require_code(job: Job, names: set[str], folder: Path) -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import pyarrow.parquet as pq
 import pytest
 
 from startup_ray.ingest.chunks import (
@@ -29,7 +30,7 @@ from tests.fakes import read_ledger
 ROWS: list[Item | BadRow] = [
     Item(position=0, id="a", url="http://127.0.0.1:4000/a?x=1", label="1"),
     BadRow(position=1, id="", url="", status="bad_item", reason="not an object"),
-    Item(position=2, id="../c", url="http://e.com/c", split="test", own='{"camera": "old"}'),
+    Item(position=2, id="../c", url="http://e.com/c", split="test", own='{"camera": "old"}', hashes="md5:0"),
 ]
 
 
@@ -67,6 +68,7 @@ def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
     signed = [replace(item, url=f"http://127.0.0.1:4000/a?x=1&sig={sig}") for sig in ("a", "b")]
     assert names([signed[0], *ROWS[1:]], folder) == names([signed[1], *ROWS[1:]], folder)
     others = [{"id": "b"}, {"label": "2"}, {"split": "val"}, {"url": "http://127.0.0.2:4000/a?x=1"}, {"label": None}]
+    others += [{"own": "{}"}, {"hashes": f"md5:{'0' * 32}"}]
     for change in others:
         changed = names([replace(item, **change), *ROWS[1:]], folder)  # type: ignore[arg-type]
         assert changed[0] != first
@@ -113,6 +115,25 @@ def test_done_twice_counts_once(folder: Folder) -> None:
 def test_chunks_of_large_images_are_shorter(size: tuple[int, int], channels: Literal[1, 3], items: int) -> None:
     assert items_per_chunk(ImageOptions(size=size, channels=channels)) == items
     assert items == 16 or items * size[0] * size[1] * channels <= MAX_CHUNK_BYTES
+
+
+@pytest.mark.parametrize("image", [{"store": "original"}, {"resize": "no"}])
+def test_what_bounds_no_image_bounds_a_chunk_by_a_guess(image: dict[str, Any]) -> None:
+    assert items_per_chunk(ImageOptions.model_validate(image | {"size": (2_000, 2_000)})) == 64
+    assert items_per_chunk(ImageOptions(size=(64, 64), resize="fit")) == items_per_chunk(ImageOptions(size=(64, 64)))
+
+
+def test_readers_never_hold_more_than_a_row_group(folder: Folder) -> None:
+    body = bytes(2**20)
+    rows = [
+        {"id": f"{i}", "sha256": "0", "label": None, "split": "train", "width": 1, "height": 1, "own": None}
+        for i in range(100)
+    ]
+    commit(folder, "000000-a", [], [row | {"image": body} for row in rows])
+    (shard,) = names_in(folder, "images")
+    found = pq.ParquetFile(folder.path(f"images/{shard}.parquet"))
+    assert [found.metadata.row_group(i).num_rows for i in range(found.num_row_groups)] == [50, 50]
+    assert found.read(["id"])["id"].to_pylist() == [row["id"] for row in rows]
 
 
 def test_later_chunks_are_larger_and_bounds_stay(folder: Folder) -> None:

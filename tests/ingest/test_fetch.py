@@ -20,10 +20,11 @@ from startup_ray import __version__
 from startup_ray.ingest.breaker import Breaker
 from startup_ray.ingest.credentials import NONE, Headers, read_headers
 from startup_ray.ingest.faults import RETRY_AFTER_CAP_S, classify, is_transient, retry_after_s
-from startup_ray.ingest.fetch import PATIENCE_S, Fetched, Fetcher
+from startup_ray.ingest.fetch import Fetched, Fetcher
 from startup_ray.ingest.guard import Guard
 from startup_ray.ingest.hosts import HostLimits
 from startup_ray.ingest.optout import ROBOTS_BYTES
+from startup_ray.ingest.persist import PATIENCE_S
 from startup_ray.ingest.shares import local_ask
 from startup_ray.job import FetchOptions
 from startup_ray.ledger import is_state

@@ -219,14 +219,15 @@ def test_a_survey_writes_nothing_where_the_dataset_lies(world: Fetching, tmp_pat
     before = sorted(path.name for path in tmp_path.rglob("*"))
     rows: list[Row] = [*items("a", "b", "c"), Item(position=3, id="d", url="http://other.org:1/d/ok")]
     rows += [BadRow(position=4, id="", url="", status="bad_item", reason="x")]
+    rows += [Item(position=5, id="f", url="file:///data/1.jpg"), Item(position=6, id="s", url="s3://bucket/1.jpg")]
     with tempfile.TemporaryDirectory() as spool_root:
         aside = Folder(spool_root)
         found = survey(make_plan(rows, world.folder, aside, 3, NOTHING), aside)
     assert found.document() == {
-        "items": 5,
-        "to_fetch": 1,
+        "items": 7,
+        "to_fetch": 3,
         "bad_rows": {"bad_item": 1},
-        "hosts": [{"host": "other.org", "items": 1}],
+        "hosts": [{"host": host, "items": 1} for host in ("other.org", "file://", "s3://bucket")],
     }
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 

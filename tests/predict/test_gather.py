@@ -113,3 +113,13 @@ def test_a_folder_may_be_called_like_a_manifest(tmp_path: Path) -> None:
     photos.mkdir()
     (photos / "1").write_bytes(image(1))
     assert gathered(Folder(str(tmp_path / "folder")), [str(photos)]) == [("1", "ok")]
+
+
+def test_a_table_of_new_images_needs_no_column_of_labels(tmp_path: Path, server: ImageServer) -> None:
+    """Its other columns are called as those of the manifest that the run was trained with."""
+    path = tmp_path / "new.csv"
+    path.write_text(f"key,link\na,{server.url('/image/1.png')}\nb,1.png\n")
+    columns = {"id": "key", "url": "link", "label": "class", "split": "part"}
+    options = IngestOptions.model_validate(OPTIONS.model_dump() | {"columns": columns})
+    found = gathered(Folder(str(tmp_path / "folder")), [str(path)], options)
+    assert found == [("a", "ok"), ("b", "blocked_scheme")]

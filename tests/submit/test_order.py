@@ -93,6 +93,19 @@ def test_what_is_left_out_of_the_upload_is_told(project: Path) -> None:
             order(project, set=ours)
 
 
+def test_a_folder_of_images_goes_up_whole(project: Path) -> None:
+    ours = ("ingest.manifest=photos",)
+    with pytest.raises(UsageError, match=r"ingest\.manifest: there is no photos"):
+        order(project, set=ours)
+    for name in ("cats/1.jpg", "2.jpg"):
+        (project / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "photos" / name).touch()
+    assert {"photos/cats/1.jpg", "photos/2.jpg"} <= {file.name for file in order(project, set=ours).files}
+    (project / ".rayignore").write_text("cats/\n")
+    with pytest.raises(UsageError, match="a file of the manifest is left out of the upload"):
+        order(project, set=ours)
+
+
 def test_a_job_file_elsewhere_is_told(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with pytest.raises(UsageError, match="the job file is not in the folder that is uploaded"):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from startup_ray.errors import ManifestError
 from startup_ray.items import BadRow, Item
-from startup_ray.manifest import Manifest
-from startup_ray.rows import MAX_ROW
+from startup_ray.manifests.forms import Kind
+from startup_ray.manifests.rows import MAX_ROW
+from tests.fakes import manifest_of
 
 GOOD = {"id": "a", "url": "http://example.com/a.png"}
 JSON = st.recursive(
@@ -30,8 +31,8 @@ NEAR = st.fixed_dictionaries(
 )
 
 
-def rows_of(data: bytes, form: str) -> list[Item | BadRow]:
-    return list(Manifest(io.BytesIO(data), form, "m").rows())
+def rows_of(data: bytes, form: Kind) -> list[Item | BadRow]:
+    return list(manifest_of(io.BytesIO(data), form).rows())
 
 
 @given(
@@ -135,13 +136,13 @@ class Repeated(io.RawIOBase):
 @pytest.mark.parametrize("form", ["json", "jsonl"])
 @pytest.mark.parametrize("head", [b"", b"[", b'{"items": [1, ', b'{"more": ', b"{"])
 @pytest.mark.parametrize("piece", [b"[", b'{"a":', b'"', b'"\\', b"1", b""])
-def test_memory_is_bounded_whatever_the_file_holds(form: str, head: bytes, piece: bytes) -> None:
+def test_memory_is_bounded_whatever_the_file_holds(form: Kind, head: bytes, piece: bytes) -> None:
     letter = b" " if piece != b"1" else b"1"  # few brackets and many bytes, because tracing takes its time
     stream = Repeated(head + piece, (piece if b'"' not in piece[:1] else piece[1:]) + letter * 500, 12 * MAX_ROW)
     tracemalloc.start()
     try:
         with suppress(ManifestError):
-            for _ in Manifest(stream, form, "m").rows():  # type: ignore[arg-type]
+            for _ in manifest_of(stream, form).rows():
                 pass
         assert tracemalloc.get_traced_memory()[1] < 8 * MAX_ROW
     finally:

@@ -1,6 +1,6 @@
 """From the bytes of a manifest to JSON values, one at a time, with bounded memory and time whatever the bytes hold.
 
-    for value in json_rows(stream, where="cats.json"):     # a value, or NotJson for a row that could not be parsed
+    for value in json_rows(stream, where="cats.json"):     # a value, or NoRow for a row that could not be parsed
         ...
 
 `json` parses each row, and here only the ends of rows are found: a parser of whole files would have to trust the
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from startup_ray.errors import ManifestError
-from startup_ray.items import NotJson
+from startup_ray.items import NoRow
 
 MAX_ROW = 1 << 20
 """Bytes of one row; in `.jsonl` with the blanks of its line."""
@@ -39,7 +39,7 @@ def json_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
     Raises:
         ManifestError: neither of the two, or not JSON around or in the first row, or between the rows.
     """
-    _skip_mark(stream)
+    skip_mark(stream)
     text = _Text(stream, where)
     first = text.sign()
     if first not in (b"[", b"{"):
@@ -55,7 +55,7 @@ def jsonl_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
     Raises:
         ManifestError: the first line is not JSON.
     """
-    _skip_mark(stream)
+    skip_mark(stream)
     number = 0
     while line := stream.readline(MAX_ROW + 1):
         number += 1
@@ -69,7 +69,7 @@ def jsonl_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
 def _parse(row: bytes | None, where: str, line: int, *, is_first: bool) -> Any:
     """The value of a row that begins in `line`; None stands for one that is too long."""
     if row is None:
-        return NotJson(f"the row of line {line} is longer than {MAX_ROW} bytes")
+        return NoRow(f"the row of line {line} is longer than {MAX_ROW} bytes")
     try:
         return json.loads(row.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -77,12 +77,13 @@ def _parse(row: bytes | None, where: str, line: int, *, is_first: bool) -> Any:
         if is_first:  # a page of HTML, a CSV: not a manifest at all
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
             raise ManifestError(f"not JSON: {reason}", where=f"{where}:{place}", hint=SHAPE) from error
-        return NotJson(f"line {place} is not JSON")
+        return NoRow(f"line {place} is not JSON")
     except (ValueError, RecursionError):  # int() refuses more than 4,300 digits (CVE-2020-10735)
-        return NotJson(f"the row of line {line} has too long a number or too deep a nesting")
+        return NoRow(f"the row of line {line} has too long a number or too deep a nesting")
 
 
-def _skip_mark(stream: io.BufferedReader) -> None:
+def skip_mark(stream: io.BufferedReader) -> None:
+    """Pass a byte order mark at the beginning."""
     if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # the byte order mark that Windows tools write
         stream.read(3)
 
