@@ -1,10 +1,11 @@
-"""A dataset: images of one size in Parquet, each with its split, and a digest that names the content.
+"""A dataset: images in Parquet, each with its split, and a digest that names the content.
 
     dataset = read_dataset(folder)
     dataset.splits                      # {'train': 1257, 'val': 180, 'test': 360}
     table = read_split(dataset, "train", ["id", "label", "image"])     # rows in id order
 
-`images/*.parquet` has the columns of `image_schema`; `image` is the resized image as PNG, which loses nothing.
+`images/*.parquet` has the columns of `image_schema`; what `image` holds is said by `Dataset.image.store`, and
+`stored.pixels_of` makes pixels of it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from startup_ray.errors import DataError, StorageError, UsageError
-from startup_ray.job import SplitOptions
-from startup_ray.ledger import SUCCESS
+from startup_ray.job import ImageOptions, SplitOptions
+from startup_ray.ledger import FORGOTTEN, NOT_FAILED, SUCCESS
 from startup_ray.runs import DATASET, put_json, read_json
+from startup_ray.sources import is_place
 from startup_ray.storage import Folder
 
 SPLITS = ("train", "val", "test")
@@ -41,11 +43,15 @@ class Dataset:
     classes: tuple[str, ...]
     """Names in order; a label's class index is its place here."""
     image_shape: tuple[int, int, int]
-    """Height, width, channels of every image."""
+    """Height, width, channels of every image; height and width are 0 where each has a size of its own."""
     shards: tuple[str, ...]
     """Files in `images/` that belong to the dataset."""
     manifest: str
     manifest_digest: str
+    image: ImageOptions = field(default_factory=ImageOptions)
+    """What images were made into and how they are stored; what is older than these options is PNG or JPEG."""
+    group: str | None = None
+    """What was kept in one split, see `ingest.split.group`."""
 
     def document(self) -> dict[str, Any]:
         """What `ingest --json` prints."""
@@ -78,7 +84,7 @@ def choose_split(url: str, sha256: str, options: SplitOptions) -> str:
     Neither changes as a manifest grows. By content equal bodies never straddle two splits; by host nor do
     the pictures of one site, which often resemble each other.
     """
-    if options.by == "host":
+    if options.by == "host" and not is_place(url):  # all that lies in one place would be in one split
         host = (urlsplit(url).hostname or "").encode()
         return split_of(hashlib.sha256(host).hexdigest(), options)
     return split_of(sha256, options)
@@ -121,41 +127,64 @@ def write_dataset(dataset: Dataset) -> None:
         "shards": list(dataset.shards),
         "manifest": dataset.manifest,
         "manifest_digest": dataset.manifest_digest,
+        "image": dataset.image.model_dump(mode="json"),
+        "group": dataset.group,
     }
     put_json(dataset.folder, DATASET, document)
 
 
-def read_dataset(folder: Folder) -> Dataset:
-    """A finished dataset.
+def read_dataset(folder: Folder, name: str = DATASET) -> Dataset:
+    """A finished dataset, by the file that says so.
 
     Raises:
         UsageError: there is none in this folder.
     """
-    found = read_json(folder, DATASET)
+    found = read_json(folder, name)
     if not found:
         raise UsageError("no finished dataset here", where=str(folder), hint="run `startup-ray ingest JOB` first")
     del found["dataset"]
     found["classes"] = tuple(found["classes"])
     found["shards"] = tuple(found["shards"])
     found["image_shape"] = tuple(found["image_shape"])
+    older = {"size": found["image_shape"][:2], "channels": found["image_shape"][2]}
+    found["image"] = ImageOptions.model_validate(found.get("image", older))
     return Dataset(folder=folder, **found)
+
+
+def require_one_size(image_shape: tuple[int, int, int], *, where: str) -> None:
+    """See that images of this shape can stand in one array.
+
+    Args:
+        image_shape: of a dataset, or what a job asks for (`ImageOptions.shape`).
+
+    Raises:
+        UsageError: each has a size of its own.
+    """
+    if 0 in image_shape[:2]:
+        raise UsageError(
+            "each image has a size of its own, and a model takes images of one size",
+            where=where,
+            hint="set ingest.image.resize to center_crop or border, and ingest again; export-dataset and audit take "
+            "this one as it is",
+        )
 
 
 def require_success(dataset: Dataset, min_success: float) -> None:
     """See that enough items have become images, at least one.
 
     Args:
-        min_success: share of the items, in [0, 1].
+        min_success: share of the items that were not forgotten, in [0, 1].
 
     Raises:
         DataError: with the most frequent failures and the dataset's document as `result`.
     """
     good = sum(dataset.counts.get(status, 0) for status in SUCCESS)
-    if dataset.counts.get("ok", 0) > 0 and good >= min_success * dataset.items:
+    items = dataset.items - dataset.counts.get(FORGOTTEN, 0)
+    if dataset.counts.get("ok", 0) > 0 and good >= min_success * items:
         return
-    failures = [f"{status} {number}" for status, number in dataset.counts.items() if status not in SUCCESS]
+    failures = [f"{status} {number}" for status, number in dataset.counts.items() if status not in NOT_FAILED]
     raise DataError(
-        f"{good} of {dataset.items} items succeeded ({good / dataset.items:.1%}), ingest.min_success asks for "
+        f"{good} of {items} items succeeded ({good / max(items, 1):.1%}), ingest.min_success asks for "
         f"{min_success:.1%}: {', '.join(failures[:5])}",
         where=str(dataset.folder),
         hint=f"see status and reason in {dataset.folder.path('ledger')}/*.parquet; mend the cause and run "

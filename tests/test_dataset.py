@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startup_ray.dataset import SPLITS, Digest, class_names, read_dataset, read_split, split_of
+from startup_ray.dataset import (
+    SPLITS,
+    Digest,
+    class_names,
+    read_dataset,
+    read_split,
+    require_one_size,
+    split_of,
+    write_dataset,
+)
 from startup_ray.errors import StorageError, UsageError
-from startup_ray.job import SplitOptions
+from startup_ray.job import ImageOptions, SplitOptions
+from startup_ray.runs import DATASET, put_json, read_json
 from startup_ray.storage import Folder
 from tests.fakes import make_dataset
 
@@ -79,3 +90,25 @@ def test_read_back(tmp_path: Path) -> None:
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished dataset"):
         read_dataset(Folder(str(tmp_path)))
+
+
+def test_what_images_were_made_into_is_remembered(tmp_path: Path) -> None:
+    image = ImageOptions(size=(8, 8), channels=1, store="original", resize="border")
+    made = make_dataset(Folder(str(tmp_path)), np.zeros((2, 8, 8), np.uint8), ["a", "b"], ["train"] * 2)
+    write_dataset(replace(made, image=image))
+    assert read_dataset(made.folder).image == image
+
+
+def test_a_dataset_of_before_is_png_or_jpeg_of_its_shape(tmp_path: Path) -> None:
+    made = make_dataset(Folder(str(tmp_path)), np.zeros((2, 8, 6), np.uint8), ["a", "b"], ["train"] * 2)
+    document = read_json(made.folder, DATASET)
+    del document["image"]
+    put_json(made.folder, DATASET, document)
+    assert read_dataset(made.folder).image == ImageOptions(size=(8, 6), channels=1)
+
+
+def test_images_of_many_sizes_are_told_with_the_way_out() -> None:
+    require_one_size((8, 8, 3), where="here")
+    with pytest.raises(UsageError, match="a size of its own") as raised:
+        require_one_size(ImageOptions(resize="no").shape, where="here")
+    assert "center_crop or border" in raised.value.hint

@@ -31,8 +31,10 @@ from startup_ray.ingest.chunks import (
     write_part,
 )
 from startup_ray.ingest.spill import insert, open_database, rows_of
+from startup_ray.ingest.together import keep_together
+from startup_ray.job import ImageOptions
 from startup_ray.lease import Fence
-from startup_ray.ledger import LOST, REPEATED_ID
+from startup_ray.ledger import FORGOTTEN, LOST, REPEATED_ID
 from startup_ray.storage import Folder
 
 # First the owner of each id, then, among images whose id is theirs, the owner of each body. `was_image` is a row
@@ -45,7 +47,7 @@ WITH named AS (
         CASE WHEN id = '' THEN position ELSE min(position) OVER (PARTITION BY id) END AS id_owner
     FROM ledger
 ), imaged AS (
-    SELECT *, id_owner < position AND (status <> 'bad_item' OR was_repeated) AS is_repeated,
+    SELECT *, id_owner < position AND (status NOT IN ('bad_item', '{FORGOTTEN}') OR was_repeated) AS is_repeated,
         status IN ('ok', 'duplicate') AS was_image
     FROM named
 ), owned AS (
@@ -82,8 +84,11 @@ class Sealed:
     shards: tuple[str, ...] = ()
 
 
-def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
+def seal(folder: Folder, names: Sequence[str], fence: Fence, alike: ImageOptions | None = None) -> Sealed:
     """Settle the committed chunks of a manifest, whose names in order are given.
+
+    Args:
+        alike: how images are stored, if those that resemble each other are to be kept in one split.
 
     Raises:
         RunHeldError: another process has taken over the folder.
@@ -105,14 +110,28 @@ def seal(folder: Folder, names: Sequence[str], fence: Fence) -> Sealed:
         lost = rows_of(database, f"SELECT DISTINCT part FROM verdicts WHERE status = '{LOST}' ORDER BY part")  # noqa: S608
         if again := tuple(names[part] for (part,) in lost):
             return Sealed(lost=again, counts={}, splits={})
+        if alike is not None:
+            shards |= keep_together(folder, {name: shards[name] for name in names}, alike, fence)
         kept = [shard for name in names if (shard := shards[name])]
-        _remove_orphans(folder, kept, fence)
+        remove_orphans(folder, kept, fence)
         return _summary(database, folder, kept)
 
 
 def clear_spool(folder: Folder) -> None:
     """Remove what was still to be fetched; these files hold URLs with their secrets."""
     folder.delete(CHUNKS)
+
+
+def remove_orphans(folder: Folder, shards: Sequence[str], fence: Fence) -> None:
+    """Shards that no commit names, and what killed processes left half written."""
+    named = set(shards)
+    for shard in names_in(folder, IMAGES):
+        if shard not in named:
+            fence.check()
+            folder.delete(f"{IMAGES}/{shard}.parquet")
+    fence.check()
+    folder.clear_drafts(IMAGES)
+    folder.clear_drafts(LEDGER)
 
 
 def _remove_strangers(folder: Folder, names: Sequence[str], fence: Fence) -> None:
@@ -129,18 +148,6 @@ def _shards(folder: Folder, names: Sequence[str]) -> dict[str, str]:
     committed, present = set(names_in(folder, LEDGER)), {"", *names_in(folder, IMAGES)}
     shards = {name: read_part(folder, name, ["status"]).shard for name in names if name in committed}
     return {name: shard for name, shard in shards.items() if shard in present}
-
-
-def _remove_orphans(folder: Folder, shards: Sequence[str], fence: Fence) -> None:
-    """Shards that no commit names, and what killed processes left half written."""
-    named = set(shards)
-    for shard in names_in(folder, IMAGES):
-        if shard not in named:
-            fence.check()
-            folder.delete(f"{IMAGES}/{shard}.parquet")
-    fence.check()
-    folder.clear_drafts(IMAGES)
-    folder.clear_drafts(LEDGER)
 
 
 def _load_ledger(database: Any, folder: Folder, names: Sequence[str]) -> None:
