@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         train_model,
         write_report,
     )
+    from startup_ray.data_api import audit_dataset, export_dataset, forget_items, undo_forgetting
     from startup_ray.dataset import Dataset
     from startup_ray.errors import StartupRayError
     from startup_ray.job import Job, schema
@@ -33,15 +34,19 @@ __all__ = [
     "Run",
     "StartupRayError",
     "__version__",
+    "audit_dataset",
     "connect",
     "evaluate_model",
+    "export_dataset",
     "export_model",
+    "forget_items",
     "ingest_images",
     "load_job",
     "predict_images",
     "schema",
     "search",
     "train_model",
+    "undo_forgetting",
     "write_report",
 ]
 
@@ -50,15 +55,19 @@ _HOME = {
     "Job": "job",
     "Run": "runs",
     "StartupRayError": "errors",
+    "audit_dataset": "data_api",
     "connect": "session",
     "evaluate_model": "api",
+    "export_dataset": "data_api",
     "export_model": "api",
+    "forget_items": "data_api",
     "ingest_images": "api",
     "load_job": "jobfile",
     "predict_images": "api",
     "schema": "job",
     "search": "api",
     "train_model": "api",
+    "undo_forgetting": "data_api",
     "write_report": "api",
 }
 

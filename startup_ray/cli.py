@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tools(commands: Any) -> None:
     """What belongs to no stage."""
-    from startup_ray import cluster_verbs, model_verbs, verbs
+    from startup_ray import cluster_verbs, data_verbs, model_verbs, verbs
 
     def add(
         verb: str, run: Callable[[argparse.Namespace], int], text: str, *parents: _Parser
@@ -148,6 +148,13 @@ def _add_tools(commands: Any) -> None:
     )
     model_verbs.add_sample(add("sample", model_verbs.sample, "images that the generator of a GAN's run makes"))
     model_verbs.add_predict(add("predict", model_verbs.predict, "labels for new images by the model of a run"))
+    text = "a dataset as WebDataset, TFRecord, a folder of images or Parquet, for other tools"
+    data_verbs.add_export_dataset(add("export-dataset", data_verbs.export_dataset, text))
+    data_verbs.add_audit(
+        add("audit", data_verbs.audit, "what is wrong or odd in a dataset, worst first, as one HTML file")
+    )
+    text = "remove items from datasets, keep them out, and name the runs and exports that have seen them"
+    data_verbs.add_forget(add("forget", data_verbs.forget, text))
     cluster_verbs.add_submit(
         add("submit", cluster_verbs.submit, "carry out a job file on a Ray cluster and follow it to its end")
     )

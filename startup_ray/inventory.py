@@ -25,7 +25,7 @@ Kind = Literal["dataset", "run", "sweep"]
 State = Literal["finished", "running", "stopped"]
 
 _MARKS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
-    "dataset": ("datasets", DATASET, (DATASET, "chunks")),
+    "dataset": ("datasets", DATASET, (DATASET, "chunks", "ledger")),
     "run": ("runs", EXIT, (JOB,)),
     "sweep": ("sweeps", EXIT, (JOB,)),
 }

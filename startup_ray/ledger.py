@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from startup_ray.errors import DataError, UsageError
 
@@ -29,22 +29,30 @@ STATES = {
     "reset": "the connection broke before the answer began",
     "tls": "the certificate or the handshake failed",
     "truncated": "the body ended before its announced length",
+    "unreadable": "a file or an object that is not there, or may not be read",
     "too_large": "more than `max_bytes`",
+    "changed": "the body is not the one whose hash the manifest names",
     "not_image": "the body is no image format that we read",
     "corrupt": "an image that cannot be decoded to its end",
     "too_many_pixels": "more than `max_pixels`",
     "too_small": "an image without pixels",
-    "blocked_scheme": "neither http nor https, also after a redirect",
+    "blocked_scheme": "neither http nor https, also after a redirect; or a file or object that is not allowed",
     "blocked_address": "a private, loopback, link-local or metadata address, also after a redirect",
     "too_many_redirects": "more than `max_redirects`",
     "opted_out": "the publisher asks not to use it",
     "bad_url": "no URL that can be fetched",
     "bad_item": "a row of the manifest that is no item, or whose id stands earlier",
+    "forgotten": "removed on request, or kept out since; nothing but its id is known any more",
 }
 """Every state that an item can end in, with its meaning."""
 
 SUCCESS = ("ok", "duplicate")
 """States that count towards `min_success`."""
+
+FORGOTTEN = "forgotten"
+
+NOT_FAILED = (*SUCCESS, FORGOTTEN)
+"""States that are no failure; what was forgotten does not count in `min_success` at all."""
 
 LOST = "lost"
 """No state: stands in the ledger, while an ingest runs, for one that no longer holds. The item is fetched again."""
@@ -52,7 +60,7 @@ LOST = "lost"
 REPEATED_ID = "repeats the id of row "
 """Begins the reason of a `bad_item` whose id stands earlier; the row is counted from 0."""
 
-FINAL = (*SUCCESS, "bad_item", "bad_url")
+FINAL = (*SUCCESS, "bad_item", "bad_url", FORGOTTEN)
 """States that another request cannot change."""
 
 _MAX_NAME = 24
@@ -65,6 +73,7 @@ _SECRET = re.compile(
 _FIELD = re.compile(r"[&;?#]")
 _PATH_FIELD = re.compile(r"(?<=[;/])([^;/=]{1,99})=[^;/]*+")
 """A parameter of a path (RFC 3986, 3.3), or a segment that is one, as content networks sign with."""
+_OWN_FRAGMENT = re.compile(r"((?:file|s3|gs)://[^#]*)(#(?:group=\d+&row=\d+&)?changed=\d+)\Z")
 _USER = re.compile(r"^(?:([^/\\@]*(?::[/\\]+|[/\\]{2,}))[^/\\]*|[^/\\@:]*:[^/\\]*)@")
 """User information, also of a URL without a scheme or with the wrong number of slashes."""
 
@@ -123,7 +132,7 @@ def failures(only: Sequence[str] = ()) -> Again:
     Raises:
         UsageError: no such state, or one that another request cannot change.
     """
-    can = [state for state in STATES if state not in (*FINAL, "http_NNN")]
+    can = [state for state in STATES if state not in (*FINAL, "http_NNN")] + [FORGOTTEN]  # which may have been undone
     for state in only:
         if state not in can and not re.fullmatch(r"http_[1-5x][\dx]{2}", state):
             close = difflib.get_close_matches(state, can, 1)
@@ -153,8 +162,11 @@ def redact(url: str) -> str:
     """The URL without user information and fragment, and without any query value if one of the names looks secret.
 
     Works on the text, not on its parts: a URL that no parser accepts may hold a secret too. A query that is one long
-    word is a secret itself, and so is what a parameter hides in an encoded URL of its own.
+    word is a secret itself, and so is what a parameter hides in an encoded URL of its own. What stays of a fragment
+    are the numbers by which a reader of ours names a file's state, or a row in it.
     """
+    if own := _OWN_FRAGMENT.match(url):
+        return redact(own[1]) + own[2]
     place, mark, fragment = url.partition("#")
     if mark and "://" not in place and "=" not in fragment:
         place = url  # the name of a local file
@@ -168,3 +180,13 @@ def redact(url: str) -> str:
     if "://" in place:
         place = _PATH_FIELD.sub(lambda field: f"{field[1]}=REDACTED" if _SECRET.search(field[1]) else field[0], place)
     return _USER.sub(r"\1", place) + mark + query
+
+
+def portless(url: str) -> str:
+    """The URL without its port: a sample's server has another each time, and an item is the same behind any."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return url
+    return url if port is None else parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()

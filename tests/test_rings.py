@@ -37,16 +37,21 @@ RINGS: dict[str, int] = {
             "jobspace",
             "jobfile",
             "usercode",
+            "object_store",
+            "steady",
             "storage",
             "lease",
             "runs",
             "provenance",
             "progress",
             "inventory",
+            "forgotten",
         ],
         0,
     ),
-    **dict.fromkeys(["items", "rows", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
+    **dict.fromkeys(["items", "sources", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
+    **dict.fromkeys(["manifests", "manifests.forms", "manifests.streams", "manifests.trees", "manifests.rows"], 0),
+    **dict.fromkeys(["manifests.image_folders", "manifests.tables", "manifests.parquet_rows", "manifests.contents"], 0),
     **dict.fromkeys(
         [
             "fidelity",
@@ -64,12 +69,27 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["ingest", "ingest.guard", "ingest.resolve", "ingest.fetch", "ingest.exchange", "ingest.faults"], 1
     ),
+    **dict.fromkeys(["ingest.persist", "ingest.bodies", "ingest.embedded"], 1),
     **dict.fromkeys(["ingest.hosts", "ingest.places", "ingest.shares", "ingest.breaker"], 1),
     **dict.fromkeys(
         ["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.sample_images", "ingest.source"], 1
     ),
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode", "ingest.finish", "stored"], 1),
-    **dict.fromkeys(["ingest.chunks", "ingest.plan", "ingest.former", "ingest.work", "ingest.seal", "ingest.spill"], 1),
+    **dict.fromkeys(["ingest.formats", "ingest.geometry", "ingest.tiff"], 1),
+    **dict.fromkeys(
+        [
+            "ingest.chunks",
+            "ingest.plan",
+            "ingest.former",
+            "ingest.work",
+            "ingest.forget",
+            "ingest.naming",
+            "ingest.seal",
+            "ingest.spill",
+        ],
+        1,
+    ),
+    "ingest.together": 1,
     **dict.fromkeys(["tuning.codes", "tuning.study", "tuning.optuna_file", "tuning.messages"], 1),
     **dict.fromkeys(["report.board", "report.parallel", "report.scales"], 1),
     **dict.fromkeys(["report.sweep", "report.sweep_data", "report.sweep_verdict"], 1),
@@ -95,7 +115,11 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(["report", "report.render", "report.plots", "report.data", "report.sections", "report.card"], 1),
     **dict.fromkeys(["report.classifier", "report.gan", "report.samples", "report.wording"], 1),
     **dict.fromkeys(["report.collection", "report.pictures", "report.mistakes"], 1),
+    **dict.fromkeys(["likeness", "audit", "audit.finding", "audit.survey", "audit.items", "audit.labels"], 1),
+    **dict.fromkeys(["audit.sizes", "audit.near", "audit.oddities", "audit.doubts", "audit.sheets", "audit.page"], 1),
     **dict.fromkeys(["export", "export.formats", "export.compare", "export.samples", "export.quiet"], 1),
+    **dict.fromkeys(["outlet", "outlet.rows", "outlet.names", "outlet.target", "outlet.parts"], 1),
+    **dict.fromkeys(["outlet.webdataset", "outlet.tfrecord", "outlet.folder", "outlet.parquet"], 1),
     **dict.fromkeys(["predict", "predict.files", "predict.gather", "predict.table"], 1),
     **dict.fromkeys(["submit", "submit.kuberay"], 0),
     **dict.fromkeys(["submit.address", "submit.jobs_api", "submit.follow", "submit.verdict"], 1),
@@ -103,13 +127,27 @@ RINGS: dict[str, int] = {
     **dict.fromkeys(
         ["session", "remote", "reach", "growth", "ingest.pipeline", "ingest.pool", "ingest.broker", "evaluate"], 2
     ),
+    **dict.fromkeys(["seen", "takedown"], 1),
     **dict.fromkeys(["doctor.checks"], 1),
     **dict.fromkeys(["doctor", "doctor.cluster"], 2),
     **dict.fromkeys(
         ["trainers.backend", "trainers.worker", "trainers.failures", "trainers.launch", "trainers.preflight"], 2
     ),
     **dict.fromkeys(
-        ["", "api", "planning", "cli", "verbs", "model_verbs", "data_verbs", "cluster_verbs", "console", "__main__"], 3
+        [
+            "",
+            "api",
+            "data_api",
+            "planning",
+            "cli",
+            "verbs",
+            "model_verbs",
+            "data_verbs",
+            "cluster_verbs",
+            "console",
+            "__main__",
+        ],
+        3,
     ),
     **dict.fromkeys(
         [
@@ -122,7 +160,7 @@ RINGS: dict[str, int] = {
         ],
         2,
     ),
-    **dict.fromkeys(["", "api", "planning", "cli", "verbs", "console", "__main__"], 3),
+    **dict.fromkeys(["", "api", "data_api", "planning", "cli", "verbs", "console", "__main__"], 3),
 }
 """Ring of every module, by its name below `startup_ray`."""
 
@@ -205,6 +243,7 @@ def _fresh(*args: str) -> str:
         (["report", "/proc/none"], 2),
         (["export", "/proc/none"], 2),
         (["predict", "/proc/none", "photos"], 2),
+        (["forget", "1", "--storage", "/proc/none"], 2),
         (["run", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
         (["submit", "jobs/digits-cnn.yaml", "--dry-run", "--set", "storage=/proc/none"], 0),
         (["submit", "jobs/gpu-cnn.yaml", "--kuberay", "--image", "x"], 0),

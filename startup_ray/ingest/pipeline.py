@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 from startup_ray.dataset import Dataset, write_dataset
 from startup_ray.errors import StorageError
+from startup_ray.forgotten import read_forgotten
 from startup_ray.ingest.chunks import items_per_chunk, read_part
 from startup_ray.ingest.credentials import read_headers
+from startup_ray.ingest.forget import FORGETTING, erase
 from startup_ray.ingest.plan import Plan, plan_manifest
 from startup_ray.ingest.pool import fetch_chunks
 from startup_ray.ingest.seal import Sealed, clear_spool, seal
@@ -28,11 +30,12 @@ from startup_ray.ingest.source import open_source
 from startup_ray.ingest.work import Tally, Task
 from startup_ray.job import IngestOptions
 from startup_ray.lease import Fence
-from startup_ray.ledger import LOST, NOTHING, SUCCESS, Again, check_law, redact
+from startup_ray.ledger import LOST, NOT_FAILED, NOTHING, Again, check_law, redact
 from startup_ray.manifest import manifest_digest
 from startup_ray.progress import ignore
 from startup_ray.remote import run_task
 from startup_ray.runs import DATASET, location_of
+from startup_ray.sources import sources_of
 from startup_ray.storage import Folder
 
 log = logging.getLogger("startup_ray")
@@ -48,7 +51,7 @@ class Progress:
     total: int
     done: int
     ok: int
-    """Of `done`, those that count as success; a duplicate is found later and counts as one."""
+    """Of `done`, those that are no failure; a duplicate is found later and is none."""
     failed: int
     rate: float
     """Items per second since this process began to fetch."""
@@ -83,19 +86,31 @@ def ingest(
     """
     size = chunk_items or items_per_chunk(options.image)
     with _spooling(folder, fence), open_source(options.manifest) as source:
-        headers = read_headers(os.environ)
-        task = Task(options=options, folder=folder, fence=fence, endpoints=source.endpoints, headers=headers)
+        headers, sources = read_headers(os.environ), sources_of(options, location_of(options.manifest))
+        alike = options.image if options.split.group else None
         for _ in range(ROUNDS):
+            forgotten = read_forgotten(folder)
+            erase(folder, forgotten, fence)
+            task = Task(
+                options=options,
+                folder=folder,
+                fence=fence,
+                endpoints=source.endpoints,
+                headers=headers,
+                sources=sources,
+                forgotten=forgotten,
+            )
             # In a process of their own: memory that grows with the manifest is not the driver's.
-            wanted = (source.location, options.split, folder, folder, size, again)
+            wanted = (source.location, options, sources, folder, folder, size, again)
             plan, digest = run_task(plan_manifest, *wanted, stage="ingest", here=True)
             fence.check()  # a long manifest may have outlived the lease
             folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
+            folder.delete(FORGETTING)
             counter = _Counter(plan, folder, on_progress)
             for tally in fetch_chunks(task, plan.todo, counter.hear):
                 counter.add(tally)
-            sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, stage="ingest")
-            if not sealed.lost:
+            sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, alike, stage="ingest")
+            if not sealed.lost and read_forgotten(folder) == forgotten:  # the list may have grown meanwhile
                 break
             again = Again((LOST,))
         else:
@@ -132,10 +147,12 @@ def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: st
         counts=sealed.counts,
         splits=sealed.splits,
         classes=sealed.classes,
-        image_shape=(*options.image.size, options.image.channels),
+        image_shape=options.image.shape,
         shards=sealed.shards,
         manifest=redact(location_of(options.manifest)),
         manifest_digest=digest,
+        image=options.image,
+        group=options.split.group,
     )
 
 
@@ -182,4 +199,4 @@ class _Counter:
 
 def _tally(folder: Folder, name: str) -> Tally:
     statuses = read_part(folder, name, ["status"]).table["status"].to_pylist()
-    return Tally(chunk=name, done=len(statuses), ok=sum(status in SUCCESS for status in statuses))
+    return Tally(chunk=name, done=len(statuses), ok=sum(status in NOT_FAILED for status in statuses))
