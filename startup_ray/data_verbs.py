@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from startup_ray.dataset import Dataset
     from startup_ray.storage import Folder
 
-SHOWN_ITEMS = 5
+SHOWN_FINDINGS, SHOWN_ITEMS = 12, 5
 HOW = {"train": "learnt from it", "val": "chosen by it", "test": "judged on it"}
 """What a run does with a split."""
-
-SHOWN_FINDINGS = 12
 
 
 def add_export_dataset(parser: argparse.ArgumentParser) -> None:
@@ -200,8 +198,14 @@ def _forgotten(document: Mapping[str, Any], storage: str) -> str:
 
 
 def _seen(witness: Mapping[str, Any]) -> str:
+    from startup_ray.outlet import FORMS
+
     if witness["kind"] == "cache":
         return "deleted with it; other nodes keep theirs"
+    if witness["kind"] == "report":
+        return "may show it"
+    if witness["kind"] == "export" and witness["name"] in FORMS:  # of the dataset, not of a run's model
+        return "has a copy of it"
     return ", ".join(HOW[split] for split in witness["splits"])
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from startup_ray.errors import DataError, StorageError, UsageError
+from startup_ray.errors import DataError, StorageError, UsageError, first_line
 from startup_ray.job import ImageOptions, SplitOptions
 from startup_ray.ledger import FORGOTTEN, NOT_FAILED, SUCCESS
 from startup_ray.runs import DATASET, put_json, read_json
@@ -25,6 +25,9 @@ from startup_ray.sources import is_place
 from startup_ray.storage import Folder
 
 SPLITS = ("train", "val", "test")
+NO_LABEL = -1
+"""Class index of an image without a label."""
+_HINT = "run `startup-ray ingest JOB --fresh`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,10 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 class Digest:
-    """sha256 over rows sorted by id: per row the JSON array [id, sha256, label, split] and a newline."""
+    """sha256 over rows sorted by id: per row the JSON array [id, sha256, label, split] and a newline.
+
+    Where regions of an image were blurred, its sha256 is followed by a blank and the ledger's reason.
+    """
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -140,9 +146,10 @@ def read_dataset(folder: Folder, name: str = DATASET) -> Dataset:
         UsageError: there is none in this folder.
     """
     found = read_json(folder, name)
-    if not found:
-        raise UsageError("no finished dataset here", where=str(folder), hint="run `startup-ray ingest JOB` first")
-    del found["dataset"]
+    place = found.pop("dataset", None)
+    if "shards" not in found:  # no file, or that of a run, which has the name and digest of its dataset alone
+        hint = f"this is a run of {place}" if place else "run `startup-ray ingest JOB` first"
+        raise UsageError("no finished dataset here", where=str(folder), hint=hint)
     found["classes"] = tuple(found["classes"])
     found["shards"] = tuple(found["shards"])
     found["image_shape"] = tuple(found["image_shape"])
@@ -193,6 +200,26 @@ def require_success(dataset: Dataset, min_success: float) -> None:
     )
 
 
+def require_count(dataset: Dataset, split: str, rows: int) -> None:
+    """See that the shards hold the images of a split that `dataset.json` counts.
+
+    Raises:
+        StorageError: they do not.
+    """
+    if rows != dataset.splits[split]:
+        raise StorageError(
+            f"{rows} images in the {split} split, dataset.json counts {dataset.splits[split]}",
+            where=str(dataset.folder),
+            hint=_HINT,
+        )
+
+
+def damaged(dataset: Dataset, shard: str, error: Exception) -> StorageError:
+    """What to tell of a file in `images/` that cannot be read, or an image in it."""
+    where = dataset.folder.path(f"images/{shard}")
+    return StorageError(f"cannot read the dataset: {first_line(error)}", where=where, hint=_HINT)
+
+
 def read_split(dataset: Dataset, split: str, columns: Sequence[str]) -> Any:
     """`pyarrow.Table` with these columns of one split, in id order.
 
@@ -209,10 +236,5 @@ def read_split(dataset: Dataset, split: str, columns: Sequence[str]) -> Any:
         table = pq.read_table(paths, columns=wanted, filters=pc.field("split") == split, filesystem=filesystem)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read the dataset: {error}", where=str(dataset.folder)) from error
-    if table.num_rows != dataset.splits[split]:
-        raise StorageError(
-            f"{table.num_rows} images in the {split} split, dataset.json counts {dataset.splits[split]}",
-            where=str(dataset.folder),
-            hint="run `startup-ray ingest JOB --fresh`",
-        )
+    require_count(dataset, split, table.num_rows)
     return table.sort_by("id").select(list(columns))

@@ -29,8 +29,8 @@ from startup_ray.storage import Folder
 
 LIST = "forgotten"
 
-_SERIES = re.compile(r"(.*-[0-9a-f]{8})-\d+")
-"""Name of a dataset that was ingested afresh (see `runs.Series`)."""
+_SERIES = re.compile(r"(.*-[0-9a-f]{8})-\d{1,7}")
+"""Name of a dataset that was ingested afresh (see `runs.Series`); eight digits are a key, behind a name with a date."""
 _STATE = re.compile(r"#changed=\d+\Z")
 """When a file was changed, which stands behind its URL; of a row of a Parquet file it says which row that is."""
 

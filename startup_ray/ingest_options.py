@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from startup_ray.section import Fraction, Scaled, Section
 
@@ -27,6 +27,11 @@ class ImageOptions(Section):
         "the body as it was fetched, raw are the pixels",
     )
     quality: int = Field(95, ge=1, le=100, description="of a stored jpeg")
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _bare_no(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML 1.1 takes a bare `no` for false
 
     @model_validator(mode="after")
     def _storable(self) -> ImageOptions:
@@ -118,6 +123,11 @@ class ColumnOptions(Section):
     sha256: str | None = Field("sha256", min_length=1, description="of hex digests that the bodies must have")
     sha512: str | None = Field("sha512", min_length=1, description="as sha256")
     md5: str | None = Field("md5", min_length=1, description="as sha256; no guard against malice")
+    blur: str | None = Field(
+        None,
+        min_length=1,
+        description="of regions to blur, such as faces: lists of [left, top, right, bottom] in [0, 1]",
+    )
 
 
 class IngestOptions(Section):
@@ -131,3 +141,11 @@ class IngestOptions(Section):
     split: SplitOptions = Field(SplitOptions(), description="which images train, validate and test")
     fetch: FetchOptions = Field(FetchOptions(), description="how bodies are fetched, and what is refused")
     min_success: Fraction = Field(0.95, description="share of items that must end as ok or duplicate, or exit code 3")
+
+    @model_validator(mode="after")
+    def _blurred(self) -> IngestOptions:
+        if self.columns.blur is not None and self.image.store == "original":
+            raise ValueError(
+                "an original keeps what columns.blur is to hide: set image.store: png or jpeg, or columns.blur: null"
+            )
+        return self

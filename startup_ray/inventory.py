@@ -45,7 +45,15 @@ class Entry:
     changed: float
     """Time of the last change, seconds since the epoch."""
     dataset: str = ""
-    """Folder of the dataset that a run or a sweep has learnt from."""
+    """Folder of the dataset that a run or a sweep has learnt from, as it was then."""
+
+    def has_seen(self, folder: Folder) -> bool:
+        """Whether that is the dataset in a folder of this storage.
+
+        By its name: the storage may have been moved since, or be reached by another query.
+        """
+        seen = Folder(self.dataset)
+        return bool(self.dataset) and (seen.parent.name, seen.name) == (folder.parent.name, folder.name)
 
 
 def entries(storage: str, *, clock: Callable[[], float] = time.time) -> list[Entry]:
@@ -87,7 +95,7 @@ def _require_idle(chosen: Sequence[Entry]) -> None:
 def _require_unused(chosen: Sequence[Entry], all_entries: Sequence[Entry]) -> None:
     gone = {entry.folder for entry in chosen}
     for dataset in (entry for entry in chosen if entry.kind == "dataset"):
-        users = [e.name for e in all_entries if e.dataset == str(dataset.folder) and e.folder not in gone]
+        users = [e.name for e in all_entries if e.has_seen(dataset.folder) and e.folder not in gone]
         if users:
             raise UsageError(
                 f"{dataset.name} is the dataset of {', '.join(users[:3])}" + (", ..." if len(users) > 3 else ""),

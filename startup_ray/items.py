@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from startup_ray.dataset import SPLITS
 from startup_ray.ingest_options import ColumnOptions
 from startup_ray.ledger import portless, redact
+from startup_ray.regions import parse_boxes
 
 MAX_ID = 512
 """Characters of an id."""
@@ -60,6 +61,8 @@ class Item:
     """JSON object of the row's other columns (see `own_columns`); None without any."""
     hashes: str | None = None
     """What the body must have, `sha256:<hex>`, several apart by blanks; None if it may be any."""
+    blur: str | None = None
+    """Boxes to blur as canonical JSON (see `regions.parse_boxes`); None without any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +117,7 @@ def parse_row(
     split = value.get(columns.split) if columns.split else None
     # What lies in the same file needs no hash; there a column of this name may tell of the body it was made from.
     hashes, hash_fault = (None, "") if isinstance(url, OwnUrl) else _hashes(value, columns)
+    blur, blur_fault = _blur(value, columns.blur)
 
     def bad(status: Fault, reason: str) -> BadRow:
         return BadRow(position=position, id=item_id or "", url=redact(url or ""), status=status, reason=reason)
@@ -123,15 +127,18 @@ def parse_row(
             return bad("bad_item", fault)
     if split is not None and split not in SPLITS:
         return bad("bad_item", f"{columns.split} is none of {', '.join(SPLITS)}")
-    if hash_fault:
-        return bad("bad_item", hash_fault)
+    for fault in (hash_fault, blur_fault):
+        if fault:
+            return bad("bad_item", fault)
     if url is None:
         return bad("bad_item" if "long" in url_fault else "bad_url", f"{columns.url} {url_fault}")
     url, status, reason = (str(url), "", "") if isinstance(url, OwnUrl) else _judge(url, judge)
     if status:
         return bad(cast("Fault", status), reason)
     own = own_columns(value, columns)
-    return Item(position=position, id=item_id or "", url=url, label=label, split=split, own=own, hashes=hashes)
+    return Item(
+        position=position, id=item_id or "", url=url, label=label, split=split, own=own, hashes=hashes, blur=blur
+    )
 
 
 def own_columns(row: Mapping[str, Any], columns: ColumnOptions = _COLUMNS) -> str | None:
@@ -156,7 +163,7 @@ def own_names(names: Iterable[str], columns: ColumnOptions) -> list[str]:
 @lru_cache(maxsize=8)
 def known_names(columns: ColumnOptions) -> frozenset[str]:
     """Columns that mean something to us, images aside."""
-    names = (columns.id, columns.url, columns.label, columns.split, *_hash_columns(columns))
+    names = (columns.id, columns.url, columns.label, columns.split, columns.blur, *_hash_columns(columns))
     return frozenset(name for name in names if name is not None)
 
 
@@ -191,6 +198,16 @@ def _hashes(row: Mapping[str, Any], columns: ColumnOptions) -> tuple[str | None,
             return None, f"{column} is not {HASHES[kind]} hex digits"
         found.append(f"{kind}:{value.lower()}")
     return " ".join(found) or None, ""
+
+
+def _blur(row: Mapping[str, Any], column: str | None) -> tuple[str | None, str]:
+    """Boxes of a row, and what is wrong with them; a column that is misspelt must not mean that there are none."""
+    if column is None:
+        return None, ""
+    if column not in row:
+        return None, f"{column} is missing; null says that nothing is to be blurred"
+    boxes, fault = parse_boxes(row[column])
+    return boxes, f"{column} {fault}" if fault else ""
 
 
 def _is_text(text: str, limit: int) -> bool:
@@ -228,6 +245,6 @@ def _judge(url: str, judge: Judge) -> tuple[str, str, str]:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        return url, "bad_url", f"url cannot be parsed: {error}"
+    except ValueError:  # its words hold what stands before the host, passwords too
+        return url, "bad_url", "url cannot be parsed"
     return (url, "", "") if parts.hostname else (url, "bad_url", "url has no host")

@@ -35,17 +35,25 @@ _BLOCK = 1 << 21
 """Pairs looked at together; some 100 MB."""
 _COSINES = np.cos(np.pi / (2 * _SIDE) * (2 * np.arange(_SIDE) + 1) * np.arange(1, 9)[:, None]).astype(np.float32)
 
+NOTHING = np.zeros((_SIDE, _SIDE), np.uint8)
+"""Stands for an image that cannot be read: it is flat, so it resembles nothing."""
+
 
 def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
     """uint8 [height, width, channels], 1 for grey, 3 for RGB or 4 with alpha -> an image."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+def over_white(picture: Image.Image) -> Image.Image:
+    """An image of any mode; of an RGBA one RGB, as it looks on white paper."""
+    if picture.mode != "RGBA":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
 def small(picture: Image.Image) -> NDArray[np.uint8]:
     """An image of any size and mode -> uint8 [32, 32] grey, what is transparent over white."""
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.asarray(picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.uint8)
+    return np.asarray(over_white(picture).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), np.uint8)
 
 
 def hashes(smalls: NDArray[np.uint8]) -> NDArray[np.uint64]:

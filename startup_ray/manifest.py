@@ -24,7 +24,7 @@ from startup_ray.items import BadRow, Item, Judge, http_only, parse_row
 from startup_ray.manifests.contents import Content, ImageFolder, ListFile, ListFolder, ParquetList
 from startup_ray.manifests.forms import ENDINGS, STORES, form_of, path_of, scheme_of
 from startup_ray.manifests.image_folders import is_image_folder
-from startup_ray.manifests.streams import open_stream, unreadable, where_of
+from startup_ray.manifests.streams import as_manifest_error, open_stream, where_of
 from startup_ray.manifests.trees import open_tree, top
 
 SAMPLES = {"sample:digits": 1, "sample:photos": 1}
@@ -74,11 +74,12 @@ def open_manifest(location: str, columns: ColumnOptions = _COLUMNS, judge: Judge
     where = where_of(location)
     _require_location(location)
     with ExitStack() as stack:
-        with unreadable(location):
+        with as_manifest_error(location):
             tree = None if scheme_of(location) in ("http", "https") else open_tree(location)
             entries = top(tree) if tree else []
         if tree and (is_image_folder(entries) or not any(form_of(entry.name) for entry in entries)):
-            yield Manifest(ImageFolder(tree, columns, where), where, _COLUMNS, judge)
+            plain = _COLUMNS.model_copy(update={"blur": columns.blur})  # which it does not have: no image is kept
+            yield Manifest(ImageFolder(tree, columns, where), where, plain, judge)
         elif tree:
             yield Manifest(ListFolder(tree, entries, columns, where), where, columns, judge)
         else:
@@ -129,8 +130,8 @@ def sample_version(name: str) -> int:
 def _require_location(location: str) -> None:
     try:
         path_of(location)
-    except ValueError as error:
-        raise ManifestError(f"the manifest's URL cannot be parsed: {error}", where=where_of(location)) from error
+    except ValueError:  # its words hold what stands before the host, passwords too
+        raise ManifestError("the manifest's URL cannot be parsed", where=where_of(location)) from None
     if scheme_of(location) not in ("", "http", "https", *STORES):
         raise ManifestError("a manifest is a path, or an http(s), s3 or gs URL", where=where_of(location), hint=_HINT)
 
@@ -139,7 +140,7 @@ def _open_list(location: str, columns: ColumnOptions, stack: ExitStack) -> Conte
     form = form_of(location)
     if form is None:
         if not scheme_of(location):
-            with unreadable(location):
+            with as_manifest_error(location):
                 os.stat(os.path.expanduser(location))  # a name that is misspelt has no form either
         raise ManifestError("unknown kind of manifest", where=where_of(location), hint=_HINT)
     stream = stack.enter_context(open_stream(location, is_packed=form.is_packed))

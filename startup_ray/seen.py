@@ -49,7 +49,7 @@ def witnesses(folder: Folder, items: Mapping[str, str], found: Sequence[Entry]) 
     if not splits:  # no image was ever kept
         return
     for entry in found:
-        if entry.dataset == str(folder):
+        if entry.has_seen(folder):
             yield from _of_run(entry, items, splits)
     yield from _exports(folder, splits)
 
@@ -92,6 +92,8 @@ def _exports(folder: Folder, splits: tuple[str, ...]) -> Iterator[Witness]:
     """Copies of the dataset in other forms, by the records that `export-dataset` leaves."""
     for name in (folder / EXPORTS).list():
         record = read_json(folder / EXPORTS, name) if name.endswith(".json") else {}
-        of, out = tuple(split for split in splits if split in record.get("splits", ())), record.get("out", "")
-        if of and out and Folder(out).exists():
-            yield Witness(kind="export", name=record.get("to", ""), path=out, splits=of)
+        of, out = tuple(split for split in splits if split in record.get("splits", ())), Folder(record.get("out", ""))
+        # It has moved with the dataset that it lies in.
+        place = next((at for at in (out, folder / EXPORTS / out.name) if out.name and at.exists()), None)
+        if of and place:
+            yield Witness(kind="export", name=record.get("to", ""), path=str(place), splits=of)

@@ -27,8 +27,8 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from startup_ray.ingest_options import IngestOptions
+from startup_ray.manifests.forms import KINDS, PACKED, STORES
 
-STORES = ("s3", "gs")
 SCHEMES = ("file", *STORES)
 """Of URLs whose bodies come by no request of HTTP."""
 
@@ -36,10 +36,10 @@ _CLOSED = {
     "file": "a file that is not below a folder of fetch.allow_files",
     **dict.fromkeys(STORES, "an object that is not below a place of fetch.allow_storage"),
 }
-_LISTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
+_LISTS = tuple(ending for ending, kind in KINDS.items() if kind != "parquet")
 """Endings of manifests that hold no images themselves."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_EMBEDDED = re.compile(r"#group=(\d{1,9})&row=(\d{1,12})(?:&changed=\d{1,20})?$")
+_EMBEDDED = re.compile(r"#group=(\d{1,9})&row=(\d{1,12})(?:&changed=(\d{1,20}))?$")
 _CHANGED = re.compile(r"#changed=\d{1,20}$")
 """When the reader of a folder has seen the file change last: of another state it is another item."""
 
@@ -62,6 +62,8 @@ class Place(NamedTuple):
     group: int | None = None
     row: int | None = None
     """Of an embedded image: the row group of its Parquet file, and the row therein."""
+    changed_ns: int | None = None
+    """When that file was changed last, as the reader of the manifest has seen it."""
 
 
 class Root(NamedTuple):
@@ -199,7 +201,7 @@ def place_of(url: str) -> Place:
             raise ValueError(fault)
     elif _climbs(name.partition("://")[2]):
         raise ValueError("its key has an empty part, or one of dots")
-    return Place(name, int(found[1]), int(found[2])) if found else Place(name)
+    return Place(name, int(found[1]), int(found[2]), int(found[3]) if found[3] else None) if found else Place(name)
 
 
 def is_place(url: str) -> bool:
@@ -211,8 +213,8 @@ def _path_of_url(url: str) -> tuple[str, str]:
     """Path of a `file:` URL (RFC 8089), and why there is none."""
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        return "", str(error)
+    except ValueError:  # its words hold what stands before the host, passwords too
+        return "", "cannot be parsed"
     path = os.fsdecode(unquote_to_bytes(parts.path))
     if parts.netloc not in ("", "localhost"):
         return "", "a file of another machine"
@@ -238,4 +240,4 @@ def _root_of_url(url: str) -> Root:
 
 def _is_list(location: str) -> bool:
     name = location.partition("?")[0] if "://" in location else location
-    return name.lower().removesuffix(".gz").endswith(_LISTS)
+    return name.lower().removesuffix(PACKED).endswith(_LISTS)

@@ -6,12 +6,13 @@
 
 A word is an id or a URL. With it goes what is the same picture in any dataset of the storage: the same URL, and the
 same body under whatever id and URL (see `ingest.naming`). Laws: a dataset at work stops it before anything is changed;
-done again it changes nothing, and still names what has seen it.
+done again it changes nothing, and still names what has seen it; what an ingest has ended with since it was looked up
+goes too, and an ingest that has not ended sees the list at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from startup_ray.forgotten import (
 from startup_ray.ingest.forget import erase, held, is_set_aside, restore, set_aside
 from startup_ray.ingest.naming import Marks, add_bodies, marks_of_word, marks_of_words
 from startup_ray.inventory import Entry, entries
-from startup_ray.lease import hold
+from startup_ray.lease import Fence, hold
 from startup_ray.ledger import redact
 from startup_ray.runs import DATASET, read_json
 from startup_ray.seen import still_there, witnesses
@@ -58,6 +59,8 @@ class Takedown:
 
     home: Folder
     """Of the list."""
+    storage: str
+    """Where runs were looked for."""
     words: tuple[frozenset[str], ...]
     """Marks of each word that is not listed yet."""
     holdings: tuple[Holding, ...]
@@ -101,7 +104,8 @@ def look_up(
             seen_by += [witness.document() for witness in witnesses(folder, items, found)]
             seen_by += [_cache(folder.name, str(place)) for place in find_caches(folder.name)]
     unique = {(one["kind"], one["path"]): one for one in seen_by}
-    return Takedown(home=home, words=new, holdings=tuple(holdings), seen_by=tuple(unique.values()))
+    holding, seeing = tuple(holdings), tuple(unique.values())
+    return Takedown(home=home, storage=storage, words=new, holdings=holding, seen_by=seeing)
 
 
 def carry_out(takedown: Takedown, *, made: str) -> Takedown:
@@ -116,11 +120,15 @@ def carry_out(takedown: Takedown, *, made: str) -> Takedown:
         The same with the digests that the datasets have now.
 
     Raises:
-        RunHeldError: a process is at work in one of the datasets; nothing is changed.
+        RunHeldError: a process is at work in one of the datasets, or learns from it; nothing is changed. Or one has
+            just begun in a dataset that came meanwhile: done again, it goes on there.
         StorageError: storage cannot be written.
     """
     with ExitStack() as stack:
         fences = {at.folder: stack.enter_context(hold(at.folder)).fence for at in takedown.holdings}
+        found = entries(takedown.storage)
+        for folder in fences:
+            _require_unused(folder, found)  # a run may have begun since
         for folder in fences:
             set_aside(folder)
         if takedown.words:
@@ -128,11 +136,9 @@ def carry_out(takedown: Takedown, *, made: str) -> Takedown:
             add_request(takedown.home, takedown.words, lasting, made)
         for place in [one["path"] for one in takedown.seen_by if one["kind"] == CACHE]:
             empty_cache(Path(place))
-        done = []
-        for at in takedown.holdings:
-            erase(at.folder, read_forgotten(at.folder), fences[at.folder])
-            done.append(replace(at, digest=restore(at.folder, fences[at.folder])))
-    return replace(takedown, holdings=tuple(done))
+        done = [_take_out(at, fences[at.folder]) for at in takedown.holdings]
+    late = tuple(_take_out_late(takedown.home, fences))
+    return replace(takedown, holdings=(*done, *late))
 
 
 def undo(words: Sequence[str], *, storage: str, dataset: Folder | None = None) -> int:
@@ -147,6 +153,28 @@ def undo(words: Sequence[str], *, storage: str, dataset: Folder | None = None) -
         if not number:
             raise UsageError(f"{redact(word)!r} was not forgotten", where=str(home), hint="try its id, or its URL")
     return sum(number for _, number in dropped)
+
+
+def _take_out(at: Holding, fence: Fence) -> Holding:
+    erase(at.folder, read_forgotten(at.folder), fence)
+    return replace(at, digest=restore(at.folder, fence))
+
+
+def _take_out_late(home: Folder, done: Collection[Folder]) -> Iterator[Holding]:
+    """Of the other datasets of a list what holds something of it by now."""
+    datasets = home.parent / "datasets"
+    for folder in [home.parent, *(datasets / name for name in datasets.list())]:
+        if folder in done or home_of(folder) != home or not (items := held(folder, read_forgotten(folder))):
+            continue
+        try:
+            with hold(folder) as lease:
+                set_aside(folder)
+                for place in find_caches(folder.name):
+                    empty_cache(place)
+                yield _take_out(Holding(folder=folder, digest="", items=tuple(items)), lease.fence)
+        except RunHeldError:
+            if folder.exists(DATASET):  # else an ingest is at work, which sees the list after its last file
+                raise
 
 
 def _place(found: Sequence[Entry], storage: str, dataset: Folder | None) -> tuple[Folder, list[Folder]]:
@@ -170,7 +198,7 @@ def _require_known(
 def _require_unused(folder: Folder, found: Sequence[Entry]) -> None:
     """What a run at work has in its memory it goes on learning from."""
     for entry in found:
-        if entry.dataset == str(folder) and entry.state == "running":
+        if entry.has_seen(folder) and entry.state == "running":
             message = f"{entry.owner} is learning from this dataset, in {entry.name}"
             raise RunHeldError(message, where=str(folder), hint="stop it first")
 

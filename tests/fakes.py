@@ -14,7 +14,7 @@ from PIL import Image
 
 from startup_ray.dataset import SPLITS, Dataset, Digest, class_names, image_schema, write_dataset
 from startup_ray.ingest.chunks import LEDGER, names_in, read_part
-from startup_ray.ingest_options import ColumnOptions
+from startup_ray.ingest_options import ColumnOptions, ImageOptions
 from startup_ray.items import http_only
 from startup_ray.manifest import Manifest
 from startup_ray.manifests.contents import ListFile
@@ -75,6 +75,7 @@ def make_dataset(
     bodies = [png(image) for image in images]
     hashes = [hashlib.sha256(body).hexdigest() for body in bodies]
     height, width = images.shape[1:3]
+    image = ImageOptions(size=(height, width), channels=1 if images.ndim == 3 else 3)
     size = {"width": [width] * len(ids), "height": [height] * len(ids)}
     columns = {
         "id": ids,
@@ -101,10 +102,11 @@ def make_dataset(
         counts={"ok": len(ids)},
         splits={split: list(splits).count(split) for split in SPLITS},
         classes=class_names(label for label in labels if label is not None),
-        image_shape=(height, width, 1 if images.ndim == 3 else 3),
+        image_shape=image.shape,
         shards=tuple(names),
         manifest="fake",
         manifest_digest="fake",
+        image=image,
     )
     write_dataset(dataset)
     return dataset

@@ -79,6 +79,16 @@ def test_a_space_that_does_not_fit_the_job_is_told_with_its_place(capsys: pytest
     )
 
 
+@pytest.mark.parametrize("verb", ["ingest", "export-dataset", "audit", "forget", "runs"])
+def test_an_unknown_option_names_the_help_of_its_verb(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    words = {"export-dataset": ["x", "--to", "folder"], "runs": []}.get(verb, ["x"])
+    code, _, err = run(capsys, verb, *words, "--misspelt")
+    assert (code, err) == (
+        2,
+        f"error: unrecognized arguments: --misspelt\n  see `startup-ray {verb} --help`\n",
+    )
+
+
 def test_v_shows_the_traceback(capsys: pytest.CaptureFixture[str], job: str) -> None:
     code, _, err = run(capsys, "train", job, "-v")
     assert code == 2

@@ -92,6 +92,13 @@ def test_no_dataset(tmp_path: Path) -> None:
         read_dataset(Folder(str(tmp_path)))
 
 
+def test_a_run_is_no_dataset_and_tells_which_it_is_of(tmp_path: Path) -> None:
+    put_json(Folder(str(tmp_path)), "dataset.json", {"dataset": "runs/datasets/digits-1", "digest": "sha256:00"})
+    with pytest.raises(UsageError, match="no finished dataset") as caught:
+        read_dataset(Folder(str(tmp_path)))
+    assert caught.value.hint == "this is a run of runs/datasets/digits-1"
+
+
 def test_what_images_were_made_into_is_remembered(tmp_path: Path) -> None:
     image = ImageOptions(size=(8, 8), channels=1, store="original", resize="border")
     made = make_dataset(Folder(str(tmp_path)), np.zeros((2, 8, 8), np.uint8), ["a", "b"], ["train"] * 2)

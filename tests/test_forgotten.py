@@ -91,7 +91,14 @@ def test_marks_never_fail_and_show_nothing(item_id: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [(PETS, PETS), (f"{PETS}-2", PETS), (f"{PETS}-13", PETS), ("pets-7", "pets-7"), ("pets", "pets")],
+    [
+        (PETS, PETS),
+        (f"{PETS}-2", PETS),
+        (f"{PETS}-13", PETS),
+        ("pets-7", "pets-7"),
+        ("pets", "pets"),
+        *((f"pets-20310504-12345678{tail}", "pets-20310504-12345678") for tail in ("", "-2")),
+    ],
 )
 def test_a_dataset_ingested_afresh_is_of_the_same_manifest(name: str, scope: str) -> None:
     assert scope_of(Folder(f"/runs/datasets/{name}")) == scope

@@ -98,6 +98,17 @@ def test_a_bad_row_keeps_its_usable_id_and_hides_secrets() -> None:
     assert (row.id, row.url) == ("5", "s3://bucket/a?token=REDACTED")
 
 
+@pytest.mark.parametrize("url", ["https://me:s3cret@a\u2100b.com/1", "https://me:s3cret/@example.com:80/1"])
+def test_why_a_url_cannot_be_parsed_tells_no_secret(url: str) -> None:
+    row = parse_row({"url": url}, 0)
+    assert isinstance(row, BadRow)
+    assert row.status == "bad_url"
+    assert "s3cret" not in row.reason
+    with pytest.raises(ManifestError) as caught, open_manifest("https://me:s3cret@a\u2100b.com/m.csv"):
+        pass
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message", "where"),
     [

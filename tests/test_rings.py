@@ -49,7 +49,7 @@ RINGS: dict[str, int] = {
         ],
         0,
     ),
-    **dict.fromkeys(["items", "sources", "manifest", "ledger", "dataset", "metrics", "gates"], 0),
+    **dict.fromkeys(["items", "sources", "manifest", "ledger", "dataset", "dataset_tables", "metrics", "gates"], 0),
     **dict.fromkeys(["manifests", "manifests.forms", "manifests.streams", "manifests.trees", "manifests.rows"], 0),
     **dict.fromkeys(["manifests.image_folders", "manifests.tables", "manifests.parquet_rows", "manifests.contents"], 0),
     **dict.fromkeys(
@@ -75,6 +75,8 @@ RINGS: dict[str, int] = {
         ["ingest.optout", "ingest.credentials", "ingest.samples", "ingest.sample_images", "ingest.source"], 1
     ),
     **dict.fromkeys(["ingest.decode", "ingest.jpeg", "ingest.encode", "ingest.finish", "stored"], 1),
+    "regions": 0,
+    "ingest.blur": 1,
     **dict.fromkeys(["ingest.formats", "ingest.geometry", "ingest.tiff"], 1),
     **dict.fromkeys(
         [

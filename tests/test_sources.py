@@ -69,6 +69,7 @@ HOSTILE = [
     ("file:////data/a.jpg", "bad_url"),
     ("//data/a.jpg", "bad_url"),
     ("file://[/data/a.jpg", "bad_url"),
+    ("file://me:password@a\u2100b/data/a.jpg", "bad_url"),
     ("/data/a\0.jpg", "bad_url"),
     ("file:///data/a%00.jpg", "bad_url"),
     ("file:///data/a.jpg?x=1", "bad_url"),
@@ -183,7 +184,7 @@ def test_links_are_followed_only_within_what_is_open(tmp_path: Path) -> None:
 def test_places() -> None:
     assert place_of("file:///data/a%20b.parquet#group=2&row=13") == Place("/data/a b.parquet", 2, 13)
     assert place_of("s3://bucket/x.parquet#group=0&row=7") == Place("s3://bucket/x.parquet", 0, 7)
-    assert place_of("s3://bucket/x.parquet#group=0&row=7&changed=9") == Place("s3://bucket/x.parquet", 0, 7)
+    assert place_of("s3://bucket/x.parquet#group=0&row=7&changed=9") == Place("s3://bucket/x.parquet", 0, 7, 9)
     assert place_of("s3://bucket/a#b.jpg#changed=9") == Place("s3://bucket/a#b.jpg")
     assert place_of("file:///data/a.jpg#changed=9") == Place("/data/a.jpg")
     assert [is_place(url) for url in ("file:///a", "gs://b/k", "http://e.com/a", "")] == [True, True, False, False]

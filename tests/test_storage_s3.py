@@ -47,6 +47,8 @@ LARGE = bytes(12_000_000)
 LANDS = {"method": "POST", "path": "uploadId="}
 """The request with which what was uploaded becomes a file, a small one too."""
 
+pytestmark = pytest.mark.ray  # a server that takes seconds to start, and faults that take time
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -176,7 +178,6 @@ def test_a_file_replaced_while_it_is_read_is_the_old_or_the_new_one(server: Serv
     assert proxy.plan is healthy
 
 
-@pytest.mark.ray  # three seconds of silence
 def test_what_lasts_ends(proxy: FaultProxy) -> None:
     store, root = connect(proxy.folder("").uri, retries=2, silence_s=1)
     write_whole(store, f"{root}/lasting", b"1")

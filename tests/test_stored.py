@@ -107,7 +107,7 @@ def test_pixels_are_those_that_ingest_decoded(tmp_path: Path, store: str, channe
     expected = decoded(dataset)
     assert len(expected) == len(BODIES)
     for encoded, pixels in zip(column(dataset), expected, strict=True):
-        np.testing.assert_array_equal(pixels_of(encoded, dataset), pixels)
+        np.testing.assert_array_equal(pixels_of(encoded, dataset.image), pixels)
 
 
 @pytest.mark.parametrize("resize", ["center_crop", "border"])
@@ -132,7 +132,7 @@ def test_training_sees_them_from_memory_and_from_the_stream(
 def test_a_jpeg_keeps_size_and_channels(tmp_path: Path, channels: int, resize: str) -> None:
     dataset = made(Folder(str(tmp_path)), size=(16, 12), store="jpeg", channels=channels, resize=resize)
     for encoded, pixels in zip(column(dataset), decoded(dataset), strict=True):
-        assert pixels_of(encoded, dataset).shape == pixels.shape
+        assert pixels_of(encoded, dataset.image).shape == pixels.shape
 
 
 def test_original_is_the_body_untouched(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_image_is_an_error(tmp_path: Path, store: str) -> None:
     dataset = made(Folder(str(tmp_path)), size=(16, 12), store=store)
     for encoded in (b"", b"no image", column(dataset)[0][:-40]):
         with pytest.raises((OSError, ValueError, SyntaxError)):
-            pixels_of(encoded, dataset)
+            pixels_of(encoded, dataset.image)
 
 
 @pytest.mark.parametrize("resize", ["fit", "no"])

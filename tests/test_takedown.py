@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from startup_ray.data_api import forget_items
 from startup_ray.dataset import read_dataset
 from startup_ray.items import Item
 from startup_ray.lease import hold
@@ -107,6 +109,23 @@ def test_only_what_has_seen_it_is_named(capsys: pytest.CaptureFixture[str], stor
     assert told(found) == [("run", "pets-1", ["val"]), ("report", "pets-1", ["val"]), ("sweep", "pets-2", ["val"])]
 
 
+def test_a_storage_that_was_moved_knows_its_runs_and_exports(
+    capsys: pytest.CaptureFixture[str], storage: Path, tmp_path: Path
+) -> None:
+    moved = storage.rename(tmp_path / "moved")
+    with hold(Folder(str(moved / "runs/pets-1"))):
+        assert run(capsys, "forget", "a", "--yes", "--storage", str(moved))[0] == 5
+    _, found = document(capsys, "forget", "a", "--yes", "--storage", str(moved))
+    assert [(kind, name) for kind, name, _ in told(found)] == [
+        ("run", "pets-1"),
+        ("report", "pets-1"),
+        ("export", "pets-1"),
+        ("sweep", "pets-2"),
+        ("export", "webdataset"),
+    ]
+    assert all(Path(one["path"]).exists() for one in found["seen_by"])
+
+
 def test_asked_again_it_names_what_is_still_there(capsys: pytest.CaptureFixture[str], storage: Path) -> None:
     at = ("--yes", "--storage", str(storage))
     _, first = document(capsys, "forget", "a", *at)
@@ -127,6 +146,8 @@ def test_a_dry_run_tells_all_and_changes_nothing(capsys: pytest.CaptureFixture[s
     out = run(capsys, "forget", "a", *at)[1]
     assert f"would forget  1 of {storage}/datasets/{NAME}: a\n" in out
     assert f"run           {storage}/runs/pets-1  learnt from it\n" in out
+    assert f"report        {storage}/runs/pets-1/report.html  may show it\n" in out
+    assert f"export        {storage}/datasets/{NAME}/exports/webdataset-1  has a copy of it\n" in out
     assert f"startup-ray runs delete pets-1 pets-2 --storage {storage}" in out
     assert tree(storage) == before
 
@@ -189,6 +210,39 @@ def test_what_a_run_is_learning_from_is_not_taken_from_it(capsys: pytest.Capture
     assert code == 5
     assert "is learning from this dataset, in pets-1" in found["error"]["message"]
     assert tree(storage) == before
+
+
+def test_what_an_ingest_ends_with_while_the_user_is_asked_goes_too(storage: Path) -> None:
+    others = [Folder(str(storage / "datasets" / name)) for name in ("cats-00000000", "dogs-00000000")]
+
+    def ingest_meanwhile(_: dict[str, Any]) -> None:
+        with ImageServer() as server:
+            row = Item(position=0, id="other", url=server.url("/image/0.png"))
+            for folder in others:
+                ingest(folder, [row, Item(position=1, id="z", url=server.url("/image/9.png"))])
+
+    done = forget_items(["a"], storage=str(storage), ask=ingest_meanwhile)
+    datasets = [Folder(str(storage / "datasets" / NAME)), *others]
+    assert [(at["dataset"], at["items"]) for at in done["forgotten"]] == [
+        (str(datasets[0]), ["a"]), *((str(folder), ["other"]) for folder in others)
+    ]  # fmt: skip
+    for at, folder in zip(done["forgotten"], datasets, strict=True):
+        dataset = read_dataset(folder)
+        assert (dataset.counts["forgotten"], dataset.digest) == (1, at["digest"])
+
+
+def test_an_ingest_that_is_at_work_by_then_sees_the_list_itself(storage: Path) -> None:
+    folder = Folder(str(storage / "datasets" / "cats-00000000"))
+    with ExitStack() as stack:
+
+        def begin(_: dict[str, Any]) -> None:
+            with ImageServer() as server:
+                ingest(folder, [Item(position=0, id="other", url=server.url("/image/0.png"))])
+            stack.enter_context(hold(folder))
+            folder.delete("dataset.json")
+
+        done = forget_items(["a"], storage=str(storage), ask=begin)
+        assert [at["items"] for at in done["forgotten"]] == [["a"]]
 
 
 def test_a_missing_word_may_be_left_out(capsys: pytest.CaptureFixture[str], storage: Path) -> None:

@@ -1,7 +1,7 @@
 """Labels that a trained model doubts, by confident learning.
 
     run = newest_judge(dataset)
-    doubts = read_doubts(judged_folders(run, dataset), classes)
+    doubts = read_doubts(run, dataset)
     doubts.rows[0]                      # Doubt(id='7', label='cat', likely='dog', margin=0.93, split='test')
 
 Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels" (JAIR 2021), section 3:
@@ -172,7 +172,8 @@ def doubted(
     """
     reached = np.where(scores >= limits, scores, -1.0)
     likely = reached.argmax(axis=1)
-    return likely, (reached.max(axis=1) >= 0) & (likely != labels)
+    is_given = scores.argmax(axis=1) == labels  # no doubt, however unsure: as cleanlab's `find_label_issues` has it
+    return likely, (reached.max(axis=1) >= 0) & (likely != labels) & ~is_given
 
 
 def _parts(predictions: Folder, classes: Sequence[str]) -> Iterator[tuple[Any, NDArray[np.int64], NDArray[np.float64]]]:

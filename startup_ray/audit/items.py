@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from startup_ray.audit.finding import IMAGES, ITEMS, Finding, counted
 from startup_ray.dataset import Dataset
+from startup_ray.dataset_tables import ledger_tables
 from startup_ray.ingest.spill import insert, open_database, rows_of
 from startup_ray.ledger import FORGOTTEN, NOT_FAILED
 from startup_ray.slices import host_of
@@ -69,7 +69,7 @@ def read_items(dataset: Dataset) -> Items:
             "(place BIGINT, host VARCHAR, status VARCHAR, id VARCHAR, url VARCHAR, reason VARCHAR)"
         )
         place = 0
-        for table in _tables(dataset):
+        for table in ledger_tables(dataset, ["id", "url", "status", "reason", "bytes"]):
             is_ok = pc.equal(table["status"], "ok")
             is_told = pc.invert(pc.is_in(table["status"], pa.array(["ok", FORGOTTEN])))
             sizes.append(np.asarray(table["bytes"].filter(is_ok).fill_null(0).to_numpy(), np.int64))
@@ -101,13 +101,6 @@ def findings(dataset: Dataset, items: Items) -> list[Finding]:
             names=tuple(group.example for group in items.repeated),
         ),
     ]
-
-
-def _tables(dataset: Dataset) -> Any:
-    filesystem, root = dataset.folder.filesystem()
-    columns = ["id", "url", "status", "reason", "bytes"]
-    for name in dataset.folder.list("ledger"):
-        yield pq.read_table(f"{root}/ledger/{name}", columns=columns, filesystem=filesystem)
 
 
 def _insert(database: Any, table: Any, place: int) -> int:

@@ -52,35 +52,14 @@ def findings(dataset: Dataset, survey: Survey, labels: list[Label]) -> list[Find
     small = [label.name for label in reversed(labels) if label.total * UNEQUAL < labels[0].total]
     bare = np.flatnonzero(survey.labels < 0)
     first = next(iter(lacking.items()), ("", []))
-    return [
-        Finding(
-            kind="missing_labels",
-            count=len(lacking),
-            names=tuple(lacking),
-            note=f"for example {first[0]!r}, in {' and '.join(first[1])}",
-            of=len(labels),
-            unit=CLASSES,
-        ),
-        Finding(
-            kind="rare_labels",
-            count=len(rare),
-            names=tuple(rare),
-            note=f"below {FEW} images",
-            of=len(labels),
-            unit=CLASSES,
-        ),
-        Finding(
-            kind="imbalance",
-            count=len(small),
-            names=tuple(small),
-            note=f"the largest has {imbalance(labels):,.0f} times the images of the smallest",
-            of=len(labels),
-            unit=CLASSES,
-        ),
-        Finding(
-            kind="unlabelled",
-            count=len(bare) if labels else 0,  # a dataset without any labels was meant so
-            of=len(survey),
-            places=tuple(bare.tolist()),
-        ),
+    of_classes = [
+        ("missing_labels", tuple(lacking), f"for example {first[0]!r}, in {' and '.join(first[1])}"),
+        ("rare_labels", tuple(rare), f"below {FEW} images"),
+        ("imbalance", tuple(small), f"the largest has {imbalance(labels):,.0f} times the images of the smallest"),
     ]
+    found = [
+        Finding(kind=kind, count=len(names), of=len(labels), unit=CLASSES, note=note, names=names)
+        for kind, names, note in of_classes
+    ]
+    without = len(bare) if labels else 0  # a dataset without any labels was meant so
+    return [*found, Finding(kind="unlabelled", count=without, of=len(survey), places=tuple(bare.tolist()))]

@@ -16,7 +16,7 @@ from startup_ray.audit.finding import Finding
 from startup_ray.audit.items import Items, Repeated
 from startup_ray.audit.labels import Label, imbalance
 from startup_ray.audit.near import Group
-from startup_ray.audit.sheets import read_faces, read_sheets
+from startup_ray.audit.sheets import read_sheets, read_thumbnails
 from startup_ray.audit.sizes import histograms
 from startup_ray.audit.survey import Survey
 from startup_ray.dataset import SPLITS, Dataset
@@ -24,7 +24,7 @@ from startup_ray.report.collection import funnel, left_out
 from startup_ray.report.render import environment
 from startup_ray.report.wording import without_secrets
 
-MAX_FACES = 24
+MAX_PICTURES = 24
 """Pictures of one finding."""
 MAX_GROUPS = 16
 MAX_MEMBERS = 8
@@ -45,7 +45,7 @@ def render(
 ) -> str:
     """The page; pictures are read from the dataset once more."""
     shown = Shown.of(survey, items, groups, doubts, found)
-    faces = read_faces(dataset, shown.places)
+    thumbnails = read_thumbnails(dataset, shown.places)
     return _template().render(
         dataset=dataset,
         manifest=without_secrets(dataset.manifest),
@@ -64,7 +64,7 @@ def render(
         num_groups=len(groups),
         doubts=doubts,
         sheets=read_sheets(dataset, survey, labels),
-        face=partial(_face, dataset, survey, faces),
+        picture=partial(_picture, dataset, survey, thumbnails),
         version=startup_ray.__version__,
     )
 
@@ -81,9 +81,9 @@ class Shown:
     @classmethod
     def of(cls, survey: Survey, items: Items, groups: list[Group], doubts: Doubts, found: Sequence[Finding]) -> Shown:
         """As many of each as a page can bear."""
-        repeated, rows = items.repeated[:MAX_GROUPS], doubts.rows[:MAX_FACES]
+        repeated, rows = items.repeated[:MAX_GROUPS], doubts.rows[:MAX_PICTURES]
         return cls(
-            odd=[(one, one.places[:MAX_FACES]) for one in found if one.places and one.kind not in GROUPED],
+            odd=[(one, one.places[:MAX_PICTURES]) for one in found if one.places and one.kind not in GROUPED],
             groups=[(group, group.members[:MAX_MEMBERS]) for group in groups[:MAX_GROUPS]],
             repeated=list(zip(repeated, _places(survey, [one.id for one in repeated]), strict=True)),
             doubted=list(zip(rows, _places(survey, [one.id for one in rows]), strict=True)),
@@ -108,14 +108,14 @@ def _places(survey: Survey, ids: Sequence[str]) -> list[int | None]:
     return found
 
 
-def _face(dataset: Dataset, survey: Survey, faces: dict[int, str], place: int | None) -> dict[str, str]:
+def _picture(dataset: Dataset, survey: Survey, thumbnails: dict[int, str], place: int | None) -> dict[str, str]:
     """What is shown of an image; its texts are empty where nothing is known."""
     if place is None:
         return {"image": "", "id": "", "label": "", "split": "", "size": ""}
     label = int(survey.labels[place])
     width, height = int(survey.widths[place]), int(survey.heights[place])
     return {
-        "image": faces.get(place, ""),
+        "image": thumbnails.get(place, ""),
         "id": survey.ids[place].as_py(),
         "label": dataset.classes[label] if label >= 0 else "",
         "split": SPLITS[survey.splits[place]],

@@ -1,6 +1,6 @@
 """Pictures of a page, small enough to stand in it as `data:` URIs.
 
-faces = read_faces(dataset, places)     # {17: 'data:image/png;base64,...'}
+thumbnails = read_thumbnails(dataset, places)     # {17: 'data:image/png;base64,...'}
 sheets = read_sheets(dataset, survey, labels)
 """
 
@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 from startup_ray.audit.labels import Label
 from startup_ray.audit.survey import Survey, pixels_at
 from startup_ray.dataset import Dataset
-from startup_ray.likeness import picture_of
+from startup_ray.likeness import over_white, picture_of
 
-FACE = 80
+THUMBNAIL = 80
 """Pixels of a side, at most."""
 CELL = 48
 """Pixels of a side in a contact sheet."""
@@ -47,9 +47,9 @@ class Sheet:
     """Images of the class."""
 
 
-def read_faces(dataset: Dataset, places: Iterable[int]) -> dict[int, str]:
+def read_thumbnails(dataset: Dataset, places: Iterable[int]) -> dict[int, str]:
     """`data:` URIs by place; what is damaged is left out."""
-    return {place: data_uri(_face(pixels)) for place, pixels in pixels_at(dataset, sorted(set(places)))}
+    return {place: data_uri(_thumbnail(pixels)) for place, pixels in pixels_at(dataset, sorted(set(places)))}
 
 
 def read_sheets(dataset: Dataset, survey: Survey, labels: list[Label], *, seed: int = 0) -> list[Sheet]:
@@ -64,7 +64,9 @@ def read_sheets(dataset: Dataset, survey: Survey, labels: list[Label], *, seed: 
     }
     wanted = [place for label in shown for place in chosen[label.name]]
     inner = (CELL - 2, CELL - 2)
-    cells = {place: ImageOps.contain(_opaque(pixels), inner) for place, pixels in pixels_at(dataset, wanted)}
+    cells = {
+        place: ImageOps.contain(over_white(picture_of(pixels)), inner) for place, pixels in pixels_at(dataset, wanted)
+    }
     sheets = [(label, [cells[place] for place in chosen[label.name] if place in cells]) for label in shown]
     return [_sheet(label, pictures) for label, pictures in sheets if pictures]
 
@@ -88,16 +90,8 @@ def _sheet(label: Label, pictures: list[Image.Image]) -> Sheet:
     return Sheet(label=label.name, image=data_uri(sheet), width=sheet.width, cells=len(pictures), total=label.total)
 
 
-def _face(pixels: NDArray[np.uint8]) -> Image.Image:
-    """At most FACE pixels a side; smaller images as they are."""
-    picture = _opaque(pixels)
-    picture.thumbnail((FACE, FACE))
-    return picture
-
-
-def _opaque(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Grey or RGB, what is transparent over white."""
-    picture = picture_of(pixels)
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+def _thumbnail(pixels: NDArray[np.uint8]) -> Image.Image:
+    """At most THUMBNAIL pixels a side; smaller images as they are."""
+    picture = over_white(picture_of(pixels))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return picture

@@ -21,17 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from startup_ray.dataset import SPLITS, Dataset
-from startup_ray.errors import StorageError
-from startup_ray.likeness import Sketchbook, picture_of, small
+from startup_ray.dataset import SPLITS, Dataset, damaged
+from startup_ray.dataset_tables import image_batches
+from startup_ray.likeness import NOTHING, Sketchbook, picture_of, small
 from startup_ray.progress import Part, Progress, ignore
-from startup_ray.stored import pixels_of
+from startup_ray.stored import DAMAGED, pixels_of
 
 BATCH = 256
 """Images decoded together."""
-_SMALL = ["id", "label", "split", "width", "height"]
-DAMAGED = (OSError, ValueError, SyntaxError)
-"""What `pixels_of` raises for an image that cannot be read."""
+_SMALL = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "label", "split")),
+        *((name, pa.int32()) for name in ("width", "height")),
+    ]
+)
+"""Columns beside the image, which stay in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,15 +71,15 @@ def read_survey(dataset: Dataset, on_progress: Callable[[Progress], None] = igno
     tables, looks = [], []
     total, done = sum(dataset.splits.values()), 0
     with Sketchbook() as book, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in _batches(dataset):
-            tables.append(batch.select(_SMALL))
+        for _, batch in image_batches(dataset, [*_SMALL.names, "image"], rows=BATCH):
+            tables.append(batch.select(_SMALL.names))
             found = list(pool.map(partial(_look, dataset), batch["image"].to_pylist()))
             book.add(np.stack([sketch for _, _, sketch in found]))
             looks.append(np.array([(mean, spread) for mean, spread, _ in found]))
             done += len(found)
             on_progress(Part(done, total, "images"))
         firsts = book.firsts()
-    table = pa.Table.from_batches(tables, pa.schema([*((name, pa.string()) for name in _SMALL[:3]), *_SIDES]))
+    table = pa.Table.from_batches(tables, _SMALL)
     seen = np.concatenate([np.zeros((0, 2)), *looks])
     return Survey(
         ids=table["id"].combine_chunks(),
@@ -102,13 +106,10 @@ def pixels_at(dataset: Dataset, places: Sequence[int]) -> Iterator[tuple[int, ND
             images = shard.read_row_group(group, ["image"])["image"].take(here - start) if len(here) else []
             for place, encoded in zip(here.tolist(), images, strict=True):
                 try:
-                    yield place, pixels_of(encoded.as_py(), dataset)
+                    yield place, pixels_of(encoded.as_py(), dataset.image)
                 except DAMAGED:
                     continue
             start = stop
-
-
-_SIDES = [("width", pa.int32()), ("height", pa.int32())]
 
 
 def _shards(dataset: Dataset) -> Iterator[Any]:
@@ -117,21 +118,15 @@ def _shards(dataset: Dataset) -> Iterator[Any]:
         try:
             yield pq.ParquetFile(f"{root}/images/{name}", filesystem=filesystem)
         except (OSError, ValueError) as error:
-            where = dataset.folder.path(f"images/{name}")
-            raise StorageError(f"cannot read the dataset: {error}", where=where) from error
-
-
-def _batches(dataset: Dataset) -> Iterator[Any]:
-    for shard in _shards(dataset):
-        yield from (batch for batch in shard.iter_batches(BATCH, columns=[*_SMALL, "image"]) if batch.num_rows)
+            raise damaged(dataset, name, error) from error
 
 
 def _look(dataset: Dataset, encoded: bytes) -> tuple[float, float, NDArray[np.uint8]]:
     """Brightness, contrast, and the sketch of an image."""
     try:
-        picture = picture_of(pixels_of(encoded, dataset))
+        picture = picture_of(pixels_of(encoded, dataset.image))
     except DAMAGED:
-        return np.nan, np.nan, np.zeros((32, 32), np.uint8)
+        return np.nan, np.nan, NOTHING
     counts = np.array(picture.histogram(), np.float64).reshape(-1, 256)
     counts /= counts.sum(axis=1, keepdims=True)
     values = np.arange(256.0)

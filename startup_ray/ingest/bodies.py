@@ -17,12 +17,11 @@ import errno
 import os
 import random
 import re
-import stat
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
 import pyarrow as pa
@@ -32,6 +31,7 @@ from startup_ray.ingest.embedded import Embedded
 from startup_ray.ingest.exchange import Fetched
 from startup_ray.ingest.persist import persist
 from startup_ray.job import FetchOptions
+from startup_ray.manifests.trees import open_regular
 from startup_ray.sources import Place, Sources, place_of
 from startup_ray.storage import Folder
 
@@ -47,7 +47,7 @@ _AGAIN = re.compile(
     r"|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED"  # of gRPC
     r"|HTTP status (408|429|5\d\d)"
 )
-"""Of these what another attempt may end better than."""
+"""Those of these words after which another attempt may end better."""
 
 
 class Bodies:
@@ -79,7 +79,7 @@ class Bodies:
         self._turns: WeakValueDictionary[tuple[str, int | None], asyncio.Lock] = WeakValueDictionary()
 
     async def read(self, url: str) -> Fetched:
-        """The body at a `sources.Place`. One that is ok takes up room."""
+        """The body at a `sources.Place`. One that is ok takes up room until that is given back."""
         try:
             place = place_of(url)
         except ValueError as error:
@@ -119,7 +119,7 @@ class Bodies:
                 with self._open(place) as stream:
                     fetched = self._read_whole(stream, began + self._options.timeout_s)
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-            fetched = unreadable(error)
+            fetched = failure_of(error)
         return replace(fetched, attempts=1, elapsed_s=time.monotonic() - began)
 
     def _open(self, place: Place) -> Any:
@@ -133,7 +133,10 @@ class Bodies:
             raise PermissionError(errno.EACCES, "the job does not allow it")
         scheme, is_url, rest = place.name.partition("://")
         if not is_url:
-            return open_file(self._sources.real_path(place.name))
+            path = self._sources.real_path(place.name)
+            if path is None:
+                raise PermissionError(errno.EACCES, "a link leads out of what the job allows")
+            return _as_listed(open_regular(path), place)
         bucket, _, key = rest.partition("/")
         filesystem, base = Folder(f"{scheme}://{bucket}{root.query}").filesystem()
         return filesystem.open_input_file(f"{base}/{key}")
@@ -160,25 +163,19 @@ class Bodies:
         return Fetched(status="ok", body=body, size=size)
 
 
-def open_file(path: str | None) -> Any:
-    """A regular file, for reading; of anything else, such as a pipe, the reader might wait for ever.
-
-    Args:
-        path: without links; None for one that may not be read.
+def _as_listed(stream: BinaryIO, place: Place) -> BinaryIO:
+    """The file of an embedded image. After a change, what is in its rows belongs to other labels.
 
     Raises:
-        OSError: it is none, or cannot be read.
+        OSError: it has changed since the manifest was read.
     """
-    if path is None:
-        raise PermissionError(errno.EACCES, "a link leads out of what the job allows")
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+    if place.changed_ns not in (None, os.fstat(stream.fileno()).st_mtime_ns):
         stream.close()
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.ESTALE, "the Parquet file has changed since it was listed; run again")
     return stream
 
 
-def unreadable(error: Exception) -> Fetched:
+def failure_of(error: Exception) -> Fetched:
     """What kept us from a body, in a word where a store's text is long."""
     words = _WORD.findall(str(error))
     if isinstance(error, FileNotFoundError):

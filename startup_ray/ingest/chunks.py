@@ -42,7 +42,7 @@ ASSUMED_BYTES = 2**20
 worst a chunk holds 64 bodies of `fetch.max_bytes`, which by default are 1.3 GB: Arrow's columns break at 2 GiB."""
 _GROWTH = 16
 _SHARD = b"shard"
-_TEXTS = ("id", "url", "label", "split", "status", "reason", "part", "own", "hashes")
+_TEXTS = ("id", "url", "label", "split", "status", "reason", "part", "own", "hashes", "blur")
 _SPOOL = pa.schema(
     [
         ("position", pa.int64()),
@@ -142,7 +142,7 @@ def forget_tries(folder: Folder, name: str) -> None:
 
 def names_in(folder: Folder, kind: str) -> list[str]:
     """Sorted names in CHUNKS, IMAGES or LEDGER, without their ending."""
-    return [name.removesuffix(".parquet") for name in folder.list(kind)]
+    return [name.removesuffix(".parquet") for name in folder.list(kind) if name.endswith(".parquet")]
 
 
 def commit(folder: Folder, name: str, outcomes: Sequence[Outcome], images: Sequence[dict[str, Any]]) -> None:
@@ -185,6 +185,7 @@ def _key(chunk: Sequence[Item | BadRow]) -> str:
         label, split = (row.label, row.split) if isinstance(row, Item) else (row.status, row.reason)
         own = [row.own] if isinstance(row, Item) and row.own else []
         own += [f"hashes {row.hashes}"] if isinstance(row, Item) and row.hashes else []
+        own += [f"blur {row.blur}"] if isinstance(row, Item) and row.blur else []
         digest.update(json.dumps([row.id, portless(redact(row.url)), label, split, *own]).encode() + b"\n")
     return digest.hexdigest()[:12]
 

@@ -17,6 +17,7 @@ import io
 import logging
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -26,12 +27,14 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from startup_ray.errors import first_line
+from startup_ray.ingest.blur import blur, turned_back
 from startup_ray.ingest.encode import MAX_JPEG_SIDE
 from startup_ray.ingest.formats import sniff as sniff
 from startup_ray.ingest.geometry import Cut, cut_for
 from startup_ray.ingest.jpeg import MAX_SCANS, Jpeg, has_too_many_scans, orientation, shrinks
 from startup_ray.ingest.tiff import flaw
 from startup_ray.job import ImageOptions
+from startup_ray.regions import Box
 
 # Pillow would warn at its own limit. Ours is judged before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -88,10 +91,13 @@ class Source(Protocol):
         ...
 
 
-def decode(body: bytes, options: ImageOptions, max_pixels: int) -> Decoded:
+def decode(body: bytes, options: ImageOptions, max_pixels: int, boxes: Sequence[Box] = ()) -> Decoded:
     """Body -> uint8 [height, width, channels] as the options say.
 
     States: ok, not_image, corrupt, too_many_pixels, too_small.
+
+    Args:
+        boxes: regions of the upright image that are blurred, before any pixel is mixed with those outside.
     """
     kind = sniff(body)
     if kind is None:
@@ -103,12 +109,12 @@ def decode(body: bytes, options: ImageOptions, max_pixels: int) -> Decoded:
     try:
         if kind == "JPEG":
             with suppress(ValueError):  # harmless or not: Pillow tells
-                return _decode(Jpeg(body), options, max_pixels)
+                return _decode(Jpeg(body), options, max_pixels, boxes)
         with Image.open(io.BytesIO(body), formats=[kind]) as image:
             if kind == "TIFF" and image.mode in _NOT_READ:
                 return Decoded(status="not_image", reason=f"TIFF of {_NOT_READ[image.mode]}")
             # An AVIF's header may say less than its film holds, and libavif knows no limit but one of its own.
-            return _decode(_Opened(image, kind), options, max_pixels, is_large=kind == "AVIF")
+            return _decode(_Opened(image, kind), options, max_pixels, boxes, is_large=kind == "AVIF")
     except UnidentifiedImageError:  # its words name a place in memory
         return Decoded(status="corrupt", reason=f"no {kind} that can be read")
     except Exception as error:  # noqa: BLE001 - decoders raise whatever hostile bytes lead them to
@@ -137,7 +143,9 @@ class _Opened:
         return _flat(self._image, mode)
 
 
-def _decode(source: Source, options: ImageOptions, max_pixels: int, *, is_large: bool = False) -> Decoded:
+def _decode(
+    source: Source, options: ImageOptions, max_pixels: int, boxes: Sequence[Box], *, is_large: bool = False
+) -> Decoded:
     width, height = source.size
     if width * height > max_pixels:
         return Decoded(status="too_many_pixels", reason=f"{width}x{height}, {max_pixels} pixels allowed")
@@ -145,7 +153,7 @@ def _decode(source: Source, options: ImageOptions, max_pixels: int, *, is_large:
         return Decoded(status="too_small", reason=f"{width}x{height}")
     with ONE_LARGE if is_large or width * height > LARGE_PIXELS else nullcontext():
         turn = source.orientation()
-        image = _render(source, turn, options)
+        image = _render(source, turn, options, boxes)
         if options.store == "jpeg" and max(image.size) > MAX_JPEG_SIDE:
             return Decoded(status="too_many_pixels", reason=f"{width}x{height}, a JPEG has {MAX_JPEG_SIDE} a side")
         pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, options.channels)
@@ -155,13 +163,15 @@ def _decode(source: Source, options: ImageOptions, max_pixels: int, *, is_large:
     return Decoded(status="ok", width=width, height=height, pixels=pixels)
 
 
-def _render(source: Source, turn: int, options: ImageOptions) -> Image.Image:
-    """Decode, resize, turn upright and pad, in this order: each step leaves less to the next."""
+def _render(source: Source, turn: int, options: ImageOptions, boxes: Sequence[Box]) -> Image.Image:
+    """Decode, blur, resize, turn upright and pad, in this order: each step leaves less to the next."""
     height, width = options.size
     mode = _MODES[options.channels]
     cut = cut_for(source.size, (height, width) if turn > 4 else (width, height), options.resize)
     shrink = next((s for s in source.shrinks if cut.allows(s)), 1)
-    image = _resized(source.load(mode, shrink), cut, shrink)
+    image = source.load(mode, shrink)
+    blur(image, turned_back(boxes, turn), (source.size[0] / shrink, source.size[1] / shrink))
+    image = _resized(image, cut, shrink)
     if turn > 1:
         image = image.transpose(_TURNS[turn])
     if image.mode != mode:

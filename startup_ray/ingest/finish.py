@@ -16,6 +16,7 @@ from startup_ray.ingest.exchange import Fetched
 from startup_ray.items import Item
 from startup_ray.job import IngestOptions
 from startup_ray.ledger import Outcome, redact
+from startup_ray.regions import blur_mark, boxes_of
 
 MAX_REASON = 200
 
@@ -32,7 +33,7 @@ def finish(
         id=row.id,
         url=redact(row.url),
         status=decoded.status,
-        reason=one_line(decoded.reason),
+        reason=blur_mark(row.blur) if decoded.status == "ok" else one_line(decoded.reason),
         http_status=fetched.http_status,
         attempts=attempts + fetched.attempts,
         bytes=fetched.size,
@@ -55,7 +56,7 @@ def _decoded(row: Item, fetched: Fetched, options: IngestOptions) -> Decoded:
         kind, _, digest = named.partition(":")
         if hashlib.new(kind, fetched.body, usedforsecurity=False).hexdigest() != digest:
             return Decoded(status="changed", reason=f"its {kind} is not that of the manifest")
-    return decode(fetched.body, options.image, options.fetch.max_pixels)
+    return decode(fetched.body, options.image, options.fetch.max_pixels, boxes_of(row.blur))
 
 
 def one_line(text: str) -> str:

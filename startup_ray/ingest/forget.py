@@ -39,13 +39,11 @@ from startup_ray.ingest.chunks import (
 from startup_ray.ingest.seal import clear_spool, remove_orphans, seal
 from startup_ray.lease import Fence
 from startup_ray.ledger import FORGOTTEN, ledger_schema
-from startup_ray.runs import DATASET
+from startup_ray.runs import AUDIT, DATASET
 from startup_ray.storage import Folder
 
 FORGETTING = "forgetting.json"
 """`dataset.json` as it was, from which it is made again."""
-PAGES = ("audit.html",)
-"""What may show images beside the dataset, and can be made again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +65,9 @@ def rows_in(folder: Folder) -> Iterator[Row]:
             yield from _ledger_rows(folder, name)
     if folder.exists(DATASET):
         return
-    for name in folder.list(CHUNKS):
+    for name in names_in(folder, CHUNKS):
         with suppress(FileNotFoundError):
-            for one in read_spool(folder, name.removesuffix(".parquet")) if name.endswith(".parquet") else ():
+            for one in read_spool(folder, name):
                 yield Row(item_id=one.row.id, url=one.row.url, sha256=None, status="")
     for shard in sorted(set(names_in(folder, IMAGES)) - _named(folder)):
         with suppress(FileNotFoundError):
@@ -126,8 +124,7 @@ def restore(folder: Folder, fence: Fence) -> str:
     """
     fence.check()
     clear_spool(folder)
-    for page in PAGES:
-        folder.delete(page)
+    folder.delete(AUDIT)  # it shows images, and can be made again
     folder.clear_drafts()
     if not is_set_aside(folder):
         remove_orphans(folder, sorted(_named(folder)), fence)
@@ -175,9 +172,11 @@ def _named(folder: Folder) -> set[str]:
 def _erase(folder: Folder, name: str, taken: Sequence[bool], fence: Fence) -> None:
     old = read_part(folder, name)
     before = old.table.to_pylist()
-    after = [asdict(forgotten_outcome(row["id"])) if is_ else row for row, is_ in zip(before, taken, strict=True)]
+    after = [
+        asdict(forgotten_outcome(row["id"])) if is_taken else row for row, is_taken in zip(before, taken, strict=True)
+    ]
     table = pa.Table.from_pylist(after, schema=ledger_schema())
-    kept = [not is_ for row, is_ in zip(before, taken, strict=True) if row["status"] == "ok"]
+    kept = [not is_taken for row, is_taken in zip(before, taken, strict=True) if row["status"] == "ok"]
     if all(kept):
         replace_part(folder, name, Part(table, old.shard))
         return

@@ -110,17 +110,19 @@ def ingest(
             for tally in fetch_chunks(task, plan.todo, counter.hear):
                 counter.add(tally)
             sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, alike, stage="ingest")
-            if not sealed.lost and read_forgotten(folder) == forgotten:  # the list may have grown meanwhile
-                break
             again = Again((LOST,))
-        else:
-            raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
-    check_law(sealed.counts, sealed.items)
-    # A sample's own bytes hold its port, another one each time.
-    dataset = _describe(sealed, options, folder, manifest_digest(options.manifest) if source.endpoints else digest)
-    fence.check()
-    write_dataset(dataset)
-    return dataset
+            if sealed.lost or read_forgotten(folder) != forgotten:  # the list may have grown meanwhile
+                continue
+            check_law(sealed.counts, sealed.items)
+            # A sample's own bytes hold its port, another one each time.
+            digest = manifest_digest(options.manifest) if source.endpoints else digest
+            dataset = _describe(sealed, options, folder, digest)
+            fence.check()
+            write_dataset(dataset)
+            # Once more: who made it grow in between has found no dataset here, and does not look again.
+            if read_forgotten(folder) == forgotten:
+                return dataset
+        raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
 
 
 @contextmanager

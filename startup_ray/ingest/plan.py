@@ -6,7 +6,8 @@
 
 A chunk that is committed is done. One that is not may still hold rows that a former state of the manifest had in
 other chunks: items are known again by id and URL, wherever they stand now and whatever their label. So rows that
-are added, removed, moved or labelled anew cost no request for the others.
+are added, removed, moved or labelled anew cost no request for the others. An image is known by what was blurred in it,
+too: with other boxes it is fetched again. So is one whose body does not have the sha256 that the manifest names by now.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from startup_ray.items import BadRow, Item
 from startup_ray.job import IngestOptions, SplitOptions
 from startup_ray.ledger import LOST, REPEATED_ID, Again, portless, redact
 from startup_ray.manifest import open_manifest
+from startup_ray.regions import blur_mark
 from startup_ray.sources import Sources
 from startup_ray.storage import Folder
 
@@ -149,7 +151,9 @@ def _leave_out(spool_folder: Folder, todo: Sequence[str], forgotten: Forgotten) 
         taken = [forgotten.takes(item_id=one.row.id, url=one.row.url) for one in spooled]
         if any(taken):
             pairs = zip(spooled, taken, strict=True)
-            write_spool(spool_folder, name, [replace(one, row=_blank(one.row)) if is_ else one for one, is_ in pairs])
+            write_spool(
+                spool_folder, name, [replace(one, row=_blank(one.row)) if is_taken else one for one, is_taken in pairs]
+            )
 
 
 def _blank(row: Item | BadRow) -> BadRow:
@@ -183,12 +187,14 @@ def _point_back(folder: Folder, spool_folder: Folder, todo: Sequence[str], sourc
 _FOUND = """
 WITH best AS (
     SELECT * FROM known
-    QUALIFY row_number() OVER (PARTITION BY id, url, demoted ORDER BY NOT stands, status <> 'ok', part, place) = 1
+    QUALIFY row_number() OVER (PARTITION BY id, url, demoted, blur ORDER BY NOT stands, status <> 'ok', part, place) = 1
 ), numbered AS (
     SELECT *, row_number() OVER (PARTITION BY id, url ORDER BY chunk, line) = 1 AS is_first FROM wanted
 )
-SELECT chunk, line, part, place, attempts, stands
-FROM numbered JOIN best USING (id, url)
+SELECT chunk, line, part, place, attempts,
+    stands AND (sha256 IS NULL OR coalesce(sha256 = named, TRUE) = (status <> 'changed')) AS holds
+FROM numbered JOIN best ON best.id = numbered.id AND best.url = numbered.url
+    AND (best.blur IS NULL OR best.blur = numbered.blur)
 QUALIFY row_number() OVER (PARTITION BY chunk, line ORDER BY is_first AND demoted, NOT stands, status <> 'ok') = 1
 ORDER BY chunk, line
 """
@@ -197,10 +203,10 @@ ORDER BY chunk, line
 def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Again) -> None:
     database.execute(
         "CREATE TABLE known (id VARCHAR, url VARCHAR, part INTEGER, place INTEGER, attempts INTEGER, "
-        "status VARCHAR, stands BOOLEAN, demoted BOOLEAN)"
+        "status VARCHAR, stands BOOLEAN, demoted BOOLEAN, sha256 VARCHAR, blur VARCHAR)"
     )
     for part, name in enumerate(sources):
-        table = read_part(folder, name, ["id", "url", "attempts", "status", "reason"]).table
+        table = read_part(folder, name, ["id", "url", "attempts", "status", "reason", "sha256"]).table
         stands = {status: status != LOST and not again.takes(status) for status in table["status"].unique().to_pylist()}
         columns = {
             "id": table["id"],
@@ -210,18 +216,33 @@ def _load_known(database: Any, folder: Folder, sources: Sequence[str], again: Ag
             "status": table["status"],
             "stands": pa.array(map(stands.__getitem__, table["status"].to_pylist()), pa.bool_()),
             "demoted": pc.starts_with(table["reason"], REPEATED_ID),
+            "sha256": table["sha256"],
+            # Of an image what was blurred in it, empty for nothing; boxes change nothing in what is none.
+            "blur": pc.if_else(pc.equal(table["status"], "ok"), table["reason"], None),
         }
-        query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands, demoted FROM fresh"
+        query = "INSERT INTO known SELECT id, url, ?, place, attempts, status, stands, demoted, sha256, blur FROM fresh"
         insert(database, query, pa.table(columns), [part])
 
 
 def _load_wanted(database: Any, spool_folder: Folder, todo: Sequence[str]) -> None:
-    database.execute("CREATE TABLE wanted (chunk INTEGER, line INTEGER, id VARCHAR, url VARCHAR)")
+    database.execute(
+        "CREATE TABLE wanted (chunk INTEGER, line INTEGER, id VARCHAR, url VARCHAR, named VARCHAR, blur VARCHAR)"
+    )
     for chunk, name in enumerate(todo):
         rows = [spooled.row for spooled in read_spool(spool_folder, name)]
-        items = [(line, row.id, portless(redact(row.url))) for line, row in enumerate(rows) if isinstance(row, Item)]
-        names = ["line", "id", "url"]
+        items = [
+            (line, row.id, portless(redact(row.url)), _named_sha256(row), blur_mark(row.blur))
+            for line, row in enumerate(rows)
+            if isinstance(row, Item)
+        ]
+        names = ["line", "id", "url", "named", "blur"]
         columns = [pa.array(values) for values in zip(*items, strict=True)] if items else []
         if columns:
-            query = "INSERT INTO wanted SELECT ?, line, id, url FROM fresh"
+            query = "INSERT INTO wanted SELECT ?, line, id, url, named, blur FROM fresh"
             insert(database, query, pa.table(columns, names=names), [chunk])
+
+
+def _named_sha256(row: Item) -> str | None:
+    """What the manifest says of the body; of other hashes nobody knows any more whether it had them."""
+    named = dict(one.split(":") for one in (row.hashes or "").split())
+    return named.get("sha256")

@@ -35,6 +35,7 @@ from startup_ray.ingest.together import keep_together
 from startup_ray.job import ImageOptions
 from startup_ray.lease import Fence
 from startup_ray.ledger import FORGOTTEN, LOST, REPEATED_ID
+from startup_ray.regions import BLURRED
 from startup_ray.storage import Folder
 
 # First the owner of each id, then, among images whose id is theirs, the owner of each body. `was_image` is a row
@@ -56,7 +57,7 @@ WITH named AS (
     WINDOW body AS (PARTITION BY sha256, was_image AND NOT is_repeated ORDER BY position
                     ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 )
-SELECT part, place, status AS old_status, reason AS old_reason,
+SELECT id, part, place, status AS old_status, reason AS old_reason,
     CASE WHEN is_repeated THEN 'bad_item'
          WHEN was_repeated OR status = '{LOST}' THEN '{LOST}'
          WHEN NOT was_image THEN status
@@ -67,6 +68,14 @@ SELECT part, place, status AS old_status, reason AS old_reason,
          WHEN was_image AND owner < position THEN owner_id
          ELSE reason END AS reason
 FROM owned
+"""  # noqa: S608 - no outside value
+
+
+# What was blurred in an image is not told by its body.
+_IMAGES = f"""
+SELECT images.id, concat_ws(' ', sha256, reason), label, split
+FROM images LEFT JOIN verdicts ON verdicts.id = images.id AND status = 'ok' AND starts_with(reason, '{BLURRED}')
+ORDER BY images.id
 """  # noqa: S608 - no outside value
 
 
@@ -208,7 +217,7 @@ def _summary(database: Any, folder: Folder, shards: Sequence[str]) -> Sealed:
         images = read_shard(folder, shard, ["id", "sha256", "label", "split"])
         insert(database, "INSERT INTO images SELECT id, sha256, label, split FROM fresh", images)
     digest = Digest()
-    digest.update(rows_of(database, "SELECT id, sha256, label, split FROM images ORDER BY id"))
+    digest.update(rows_of(database, _IMAGES))
     counts = dict(rows_of(database, "SELECT status, count(*) FROM verdicts GROUP BY status"))
     splits = dict(rows_of(database, "SELECT split, count(*) FROM images GROUP BY split"))
     labels = rows_of(database, "SELECT DISTINCT label FROM images WHERE label IS NOT NULL")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from startup_ray.dataset import SPLITS, Dataset
+from startup_ray.dataset import SPLITS
 from startup_ray.ingest.chunks import read_part, read_shard, write_part
 from startup_ray.job import ImageOptions
 from startup_ray.lease import Fence
-from startup_ray.likeness import Sketchbook, picture_of, small
+from startup_ray.likeness import NOTHING, Sketchbook, picture_of, small
 from startup_ray.storage import Folder
-from startup_ray.stored import pixels_of
+from startup_ray.stored import DAMAGED, pixels_of
 
 BATCH = 256
 _APART = b"splits_apart"
@@ -65,7 +65,6 @@ def keep_together(folder: Folder, shards: Mapping[str, str], image: ImageOptions
 
 def _read(folder: Folder, shards: list[str], image: ImageOptions) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Of all images in order: the split of each on its own, a place in SPLITS, and which one it resembles."""
-    stored = _stored(folder, image)
     own: list[int] = []
     with Sketchbook() as book, ThreadPoolExecutor(os.cpu_count()) as pool:
         for shard in shards:
@@ -73,37 +72,16 @@ def _read(folder: Folder, shards: list[str], image: ImageOptions) -> tuple[NDArr
             apart = _apart(table)
             pairs = zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True)
             own += [SPLITS.index(apart.get(item, split)) for item, split in pairs]
-            for batch in _batches(table):
-                book.add(np.stack(list(pool.map(partial(_sketch, stored), batch))))
+            for batch in table.select(["image"]).to_batches(BATCH):
+                book.add(np.stack(list(pool.map(partial(_sketch, image), batch["image"].to_pylist()))))
         return np.array(own, np.int8), book.firsts()
 
 
-def _batches(table: pa.Table) -> Iterator[list[bytes]]:
-    for batch in table.select(["image"]).to_batches(BATCH):
-        yield batch["image"].to_pylist()
-
-
-def _sketch(stored: Dataset, encoded: bytes) -> NDArray[np.uint8]:
+def _sketch(image: ImageOptions, encoded: bytes) -> NDArray[np.uint8]:
     try:
-        return small(picture_of(pixels_of(encoded, stored)))
-    except (OSError, ValueError, SyntaxError):  # damaged: it resembles nothing
-        return np.zeros((32, 32), np.uint8)
-
-
-def _stored(folder: Folder, image: ImageOptions) -> Dataset:
-    """As much of the dataset that is to be as its images are read by."""
-    nothing = {"digest": "", "manifest": "", "manifest_digest": ""}
-    return Dataset(
-        folder=folder,
-        items=0,
-        counts={},
-        splits={},
-        classes=(),
-        shards=(),
-        image_shape=image.shape,
-        image=image,
-        **nothing,
-    )
+        return small(picture_of(pixels_of(encoded, image)))
+    except DAMAGED:
+        return NOTHING
 
 
 def _apart(table: pa.Table) -> dict[str, str]:

@@ -20,7 +20,7 @@ from startup_ray.manifests.forms import Form, Kind, form_of, name_of, scheme_of
 from startup_ray.manifests.image_folders import SPLIT_NAMES, image_rows, line_of
 from startup_ray.manifests.parquet_rows import ParquetTable
 from startup_ray.manifests.rows import SHAPE, json_rows, jsonl_rows
-from startup_ray.manifests.streams import Stream, open_seekable, open_stream, unreadable, where_of
+from startup_ray.manifests.streams import Stream, as_manifest_error, open_seekable, open_stream, where_of
 from startup_ray.manifests.tables import DELIMITERS, csv_rows, txt_rows
 from startup_ray.manifests.trees import Entry, Tree, entry_at, url_of
 
@@ -99,7 +99,7 @@ class ParquetList:
             return _digest([self._entry])
         file.seek(0)
         digest = hashlib.sha256()
-        with unreadable(self._location):
+        with as_manifest_error(self._location):
             while block := file.read(1 << 20):
                 digest.update(block)
         return f"sha256:{digest.hexdigest()}"
@@ -113,7 +113,7 @@ class ParquetList:
     def _table(self, file: Any) -> ParquetTable:
         where, is_remote = where_of(self._location), scheme_of(self._location) in ("http", "https")
         if not is_remote and self._entry is None:
-            with unreadable(self._location):
+            with as_manifest_error(self._location):
                 self._entry = entry_at(self._location)
         changed = self._entry.changed_ns if self._entry else 0
         table = ParquetTable(file, url_of(self._location), self._columns, where=where, changed=changed)
@@ -168,7 +168,7 @@ class ListFolder:
 class ImageFolder:
     """A folder of images. Of the names of columns it minds one: without `split`, no folder is one."""
 
-    expected = "expected images; hidden files and those with the ending of a list are left out"
+    expected = "expected images; hidden files are left out, and so are lists: name the folder that they lie in"
 
     def __init__(self, tree: Tree, columns: ColumnOptions, where: str) -> None:
         self._hash = hashlib.sha256()
@@ -176,7 +176,7 @@ class ImageFolder:
         self._rows = image_rows(tree, self._hash.update)
 
     def values(self) -> Iterator[tuple[Any, str]]:
-        with unreadable(self._where):
+        with as_manifest_error(self._where):
             for value, item_id in self._rows:
                 if not self._has_splits and isinstance(value, dict):
                     value["split"] = None

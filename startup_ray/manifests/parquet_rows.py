@@ -23,8 +23,10 @@ from typing import Any
 from startup_ray.errors import ManifestError, first_line
 from startup_ray.ingest_options import ColumnOptions
 from startup_ray.items import NoRow, OwnUrl, known_names, own_names
+from startup_ray.ledger import redact
 from startup_ray.manifests.forms import name_of
 from startup_ray.manifests.tables import require_columns
+from startup_ray.regions import MAX_BOXES
 
 BATCH = 1_024
 """Rows."""
@@ -62,7 +64,7 @@ class ParquetTable:
                 metadata=found.metadata,
                 pre_buffer=False,
                 buffer_size=BUFFER,
-                read_dictionary=[*texts, *self._paths(columns.image)],
+                read_dictionary=[*texts, *self._paths],
             )
         require_columns(schema.names, columns, where, has_images=self.holds_images)
         self._classes = _class_names(schema, columns.label)
@@ -93,18 +95,20 @@ class ParquetTable:
                     yield self._with_class(value), place
                     number += 1
 
-    def _paths(self, column: str | None) -> list[str]:
+    @property
+    def _paths(self) -> list[str]:
+        """The column of the images' paths, if images are structs."""
+        column = self._columns.image
         return [f"{column}.path"] if self._image and self._image != column else []
 
     def _group(self, group: int) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Rows of a row group without their images, each with the path of its image."""
-        paths = self._paths(self._columns.image)
-        if not self._names and not paths:
+        if not self._names and not self._paths:
             yield from (({}, None) for _ in range(self._file.read_row_group(group, []).num_rows))
             return
-        for batch in self._file.iter_batches(BATCH, [group], [*self._names, *paths], use_threads=False):
+        for batch in self._file.iter_batches(BATCH, [group], [*self._names, *self._paths], use_threads=False):
             table = [_values(batch.column(name)) for name in self._names]
-            inner = _paths(batch.column(self._columns.image)) if paths else repeat(None)
+            inner = _values(batch.column(self._columns.image).flatten()[0]) if self._paths else repeat(None)
             for *values, path in zip(*table, inner, strict=False):
                 yield dict(zip(self._names, values, strict=True)), path
 
@@ -122,7 +126,7 @@ class ParquetTable:
         columns = self._columns
         if fragment:
             value[columns.url] = OwnUrl(f"{self._url}#{fragment}")
-            value.setdefault(columns.id, path or place)
+            value.setdefault(columns.id, redact(path) if path and "://" in path else path or place)
         elif path and value.get(columns.url) is None:
             value[columns.url] = path
 
@@ -173,8 +177,10 @@ def _readable_names(schema: Any, columns: ColumnOptions, where: str) -> list[str
     simple = {name: kind for name, kind in types.items() if any(is_kind(kind) for is_kind in plain)}
     asked = sorted(known_names(columns) & types.keys())
     for name in asked:
-        if name not in simple and not _is_binary(types[name]):
-            raise ManifestError(f"column {name!r} holds {str(types[name])[:80]}, no texts", where=where)
+        is_read = name in simple or _is_binary(types[name]) or (name == columns.blur and _is_boxes(types[name]))
+        if not is_read:
+            wanted = "boxes" if name == columns.blur else "texts"
+            raise ManifestError(f"column {name!r} holds {str(types[name])[:80]}, no {wanted}", where=where)
     return [*asked, *own_names(simple, columns)]
 
 
@@ -207,9 +213,30 @@ def _is_binary(kind: Any) -> bool:
     return any((pa.types.is_binary(kind), pa.types.is_large_binary(kind), pa.types.is_binary_view(kind)))
 
 
-def _paths(column: Any) -> list[Any]:
-    """The paths in a column of structs."""
-    return _values(column.flatten()[0])
+def _is_boxes(kind: Any) -> bool:
+    """Lists of lists of numbers, or nothing where those would be."""
+    import pyarrow as pa
+
+    for _ in range(2):
+        if not _is_list(kind):
+            return bool(pa.types.is_null(kind))
+        kind = kind.value_type
+    return any((pa.types.is_floating(kind), pa.types.is_integer(kind), pa.types.is_null(kind)))
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any((pa.types.is_list(kind), pa.types.is_large_list(kind), pa.types.is_fixed_size_list(kind)))
+
+
+def _boxes(column: Any) -> list[Any]:
+    """A column of lists of lists of numbers, of each just as much as tells that it is too long."""
+    rows = [row.values[: MAX_BOXES + 1] if row.is_valid else None for row in column]
+    return [
+        None if boxes is None else [box.values[:5].to_pylist() if box.is_valid else None for box in boxes]
+        for boxes in rows
+    ]
 
 
 def _values(column: Any) -> list[Any]:
@@ -225,6 +252,8 @@ def _values(column: Any) -> list[Any]:
             used = pc.unique(column.indices).drop_null()
             texts = dict(zip(used.to_pylist(), _values(column.dictionary.take(used)), strict=True))
         return [texts.get(place) for place in places]
+    if _is_list(column.type):
+        return _boxes(column)
     if pa.types.is_null(column.type) or not _is_bytes(column.type):
         return list(column.to_pylist())
     raw = column.cast(pa.large_binary()).to_pylist()

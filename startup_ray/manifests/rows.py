@@ -14,6 +14,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from startup_ray.errors import ManifestError
@@ -56,14 +57,9 @@ def jsonl_rows(stream: io.BufferedReader, where: str) -> Iterator[Any]:
         ManifestError: the first line is not JSON.
     """
     skip_mark(stream)
-    number = 0
-    while line := stream.readline(MAX_ROW + 1):
-        number += 1
-        is_long = len(line) > MAX_ROW and not line.endswith(b"\n")
-        while is_long and (rest := stream.readline(MAX_ROW)) and not rest.endswith(b"\n"):
-            pass
-        if is_long or not line.isspace():
-            yield _parse(None if is_long else line.rstrip(), where, number, is_first=number == 1)
+    for number, line in enumerate(iter(partial(read_line, stream), b""), 1):
+        if line is None or not line.isspace():
+            yield _parse(None if line is None else line.rstrip(), where, number, is_first=number == 1)
 
 
 def _parse(row: bytes | None, where: str, line: int, *, is_first: bool) -> Any:
@@ -86,6 +82,16 @@ def skip_mark(stream: io.BufferedReader) -> None:
     """Pass a byte order mark at the beginning."""
     if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # the byte order mark that Windows tools write
         stream.read(3)
+
+
+def read_line(stream: io.BufferedReader) -> bytes | None:
+    """The next line, empty at the end; None for one that is longer than `MAX_ROW` bytes, which is passed."""
+    line = stream.readline(MAX_ROW + 1)
+    if len(line) <= MAX_ROW or line.endswith(b"\n"):
+        return line
+    while (rest := stream.readline(MAX_ROW)) and not rest.endswith(b"\n"):
+        pass
+    return None
 
 
 class _Text:

@@ -32,7 +32,7 @@ TIMEOUT_S = (10.0, 30.0)
 """Limits for connecting to the server of a manifest and for each read from it."""
 TOTAL_TIMEOUT_S = 3_600.0
 MOST_UNPACKED = 200
-"""Bytes from one packed byte, of a file that is unpacked to disk; gzip itself can make a thousand."""
+"""Bytes that a byte may unpack to, of a file that is unpacked to disk; gzip itself can make a thousand of one."""
 
 _BLOCK = 1 << 16
 _HINT = "check `ingest.manifest`"
@@ -71,7 +71,7 @@ def open_stream(location: str, *, is_packed: bool = False) -> Iterator[Stream]:
     Raises:
         ManifestError: it cannot be read, also later, from the stream.
     """
-    with _open_raw(location, as_it_is=is_packed) as source:
+    with _open_raw(location, is_packed=is_packed) as source:
         yield Stream(source, where_of(location), is_packed=is_packed)
 
 
@@ -89,19 +89,19 @@ def open_seekable(location: str, *, is_packed: bool = False) -> Iterator[Any]:
             yield copy
     elif scheme_of(location):
         filesystem, path = open_folder(location).filesystem()
-        with unreadable(location):
+        with as_manifest_error(location):
             file = filesystem.open_input_file(path)
         with file:
             yield file
     else:
-        with unreadable(location):
+        with as_manifest_error(location):
             file = open(os.path.expanduser(location), "rb")  # noqa: SIM115 - closed below
         with file:
             yield file
 
 
 @contextmanager
-def unreadable(location: str) -> Iterator[None]:
+def as_manifest_error(location: str) -> Iterator[None]:
     """Faults of a path or an object as ManifestError."""
     try:
         yield
@@ -120,19 +120,19 @@ def _copy(stream: Stream, copy: IO[bytes], where: str, packed_size: int | None) 
 
 
 @contextmanager
-def _open_raw(location: str, *, as_it_is: bool) -> Iterator[Readable]:
+def _open_raw(location: str, *, is_packed: bool) -> Iterator[Readable]:
     scheme = scheme_of(location)
     if scheme in ("http", "https"):
-        with _open_url(location, as_it_is=as_it_is) as body:
+        with _open_url(location, is_packed=is_packed) as body:
             yield body
     elif scheme in STORES:
-        with unreadable(location):
+        with as_manifest_error(location):
             filesystem, path = open_folder(location).filesystem()
             file = filesystem.open_input_stream(path, compression=None)
         with file:
             yield _File(file, location)
     else:
-        with unreadable(location):
+        with as_manifest_error(location):
             file = open(os.path.expanduser(location), "rb", buffering=0)  # noqa: SIM115 - closed below
         with file:
             yield _File(file, location)
@@ -145,15 +145,16 @@ class _File:
         self._file, self._location = file, location
 
     def read(self, size: int, /) -> bytes:
-        with unreadable(self._location):
+        with as_manifest_error(self._location):
             return self._file.read(size) or b""
 
 
 @contextmanager
-def _open_url(location: str, *, as_it_is: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Readable]:
-    """
+def _open_url(location: str, *, is_packed: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Readable]:
+    """The body of an answer.
+
     Args:
-        as_it_is: the file is packed, and must not be unpacked on its way.
+        is_packed: it is a file that is packed, and stays so on its way; what a server packs by itself is unpacked.
     """
     import requests
 
@@ -164,7 +165,7 @@ def _open_url(location: str, *, as_it_is: bool, clock: Callable[[], float] = tim
     with requests.Session() as session:
         # A proxy of the environment cannot reach this machine's own loopback.
         session.trust_env = urlsplit(location).hostname not in ("127.0.0.1", "localhost", "::1")
-        headers = {"Accept-Encoding": "identity"} if as_it_is else {}
+        headers = {"Accept-Encoding": "identity"} if is_packed else {}
         try:
             response = session.get(location, stream=True, timeout=TIMEOUT_S, headers=headers)
         except (requests.RequestException, ValueError) as error:
@@ -172,7 +173,7 @@ def _open_url(location: str, *, as_it_is: bool, clock: Callable[[], float] = tim
         with response:
             if response.status_code != 200:
                 raise ManifestError(f"the server answered {response.status_code}", where=redact(location))
-            yield _Body(response, not as_it_is, clock() + TOTAL_TIMEOUT_S, clock, broken)
+            yield _Body(response, not is_packed, clock() + TOTAL_TIMEOUT_S, clock, broken)
 
 
 class _Body:

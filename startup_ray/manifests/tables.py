@@ -22,7 +22,7 @@ from typing import Any
 from startup_ray.errors import ManifestError
 from startup_ray.ingest_options import ColumnOptions
 from startup_ray.items import NoRow, known_names
-from startup_ray.manifests.rows import MAX_ROW, skip_mark
+from startup_ray.manifests.rows import MAX_ROW, read_line, skip_mark
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -61,11 +61,13 @@ def txt_rows(stream: io.BufferedReader, columns: ColumnOptions) -> Iterator[Any]
         lines.begin()
 
 
-def require_columns(names: Sequence[str], columns: ColumnOptions, where: str, *, has_images: bool = False) -> None:
-    """See that a table has the columns that are asked for: that of the URLs, and all that were given a name.
+def require_columns(
+    names: Sequence[str], columns: ColumnOptions, where: str, *, has_images: bool | None = None
+) -> None:
+    """See that a table has the columns that are asked for: all that were given a name, and that of the URLs.
 
     Args:
-        has_images: it holds images itself, so it needs no URLs.
+        has_images: it holds images itself, so it needs no URLs; None of a table that cannot.
 
     Raises:
         ManifestError: one is missing, or two have the same name.
@@ -73,17 +75,22 @@ def require_columns(names: Sequence[str], columns: ColumnOptions, where: str, *,
     for name, times in Counter(filter(None, names)).items():
         if times > 1:
             raise ManifestError(f"{times} columns are called {name[:64]!r}", where=where)
-    for key, name in columns:
-        is_asked_for = name != key or (key == "url" and not has_images)
-        if name is not None and is_asked_for and name not in names:
-            raise _missing(key, name, names, where)
+    usual = dict(ColumnOptions())
+    asked = {key: name for key, name in columns if name is not None and name != usual[key]}
+    if not has_images:
+        asked.setdefault("url", columns.url)
+    for key, name in asked.items():
+        if name not in names:
+            may_be_images = key == "url" and has_images is False
+            raise _missing(key, name, names, where, may_be_images=may_be_images)
 
 
-def _missing(key: str, name: str, names: Sequence[str], where: str) -> ManifestError:
+def _missing(key: str, name: str, names: Sequence[str], where: str, *, may_be_images: bool) -> ManifestError:
     shown = [column[:64] for column in names if column][:20]
     close = difflib.get_close_matches(name, shown, 1)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    hint = f"{guess}there are: {', '.join(shown)}; name it with `ingest.columns.{key}: NAME`"
+    other = ", or that of the images with `ingest.columns.image`" if may_be_images else ""
+    hint = f"{guess}there are: {', '.join(shown)}; name it with `ingest.columns.{key}: NAME`{other}"
     return ManifestError(f"no column {name!r}", where=where, hint=hint)
 
 
@@ -187,11 +194,8 @@ class _Lines:
     def _next(self) -> str | NoRow | None:
         if self._again:
             return self._again.popleft()
-        line = self._stream.readline(MAX_ROW + 1)
-        if is_long := len(line) > MAX_ROW and not line.endswith(b"\n"):
-            while (rest := self._stream.readline(MAX_ROW)) and not rest.endswith(b"\n"):
-                pass
-        if is_long:
+        line = read_line(self._stream)
+        if line is None:
             return NoRow(f"the row of line {self._number + 1} is longer than {MAX_ROW} bytes")
         try:
             return line.decode() if line else None

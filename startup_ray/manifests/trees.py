@@ -11,11 +11,13 @@ files are found where they are; the order is that of whole names. Memory grows w
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from startup_ray.manifests.forms import name_of, scheme_of
 from startup_ray.storage import open_folder
@@ -86,8 +88,8 @@ def entry_at(location: str) -> Entry:
         OSError: it cannot be looked at.
     """
     if not scheme_of(location):
-        stat = os.stat(os.path.expanduser(location))
-        return Entry(name=name_of(location), size=stat.st_size, changed_ns=stat.st_mtime_ns)
+        state = os.stat(os.path.expanduser(location))
+        return Entry(name=name_of(location), size=state.st_size, changed_ns=state.st_mtime_ns)
     filesystem, path = open_folder(location).filesystem()
     info = filesystem.get_file_info(path)
     return Entry(name=name_of(location), size=info.size or 0, changed_ns=info.mtime_ns or 0)
@@ -115,10 +117,26 @@ def walk(tree: Tree) -> Iterator[Entry]:
             try:
                 folders.append(iter(sorted(tree.entries(entry.name), key=_order)))
             except OSError as error:
-                yield Entry(name=entry.name, fault=unreadable(error))
+                yield Entry(name=entry.name, fault=reason_of(error))
 
 
-def unreadable(error: OSError) -> str:
+def open_regular(path: str) -> BinaryIO:
+    """A regular file, for reading; of anything else, such as a pipe, the reader might wait for ever.
+
+    Args:
+        path: without a link at its end.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)  # before `fdopen`, which refuses a folder and leaves its descriptor open
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(number, "rb")
+
+
+def reason_of(error: OSError) -> str:
     """Why a file or folder cannot be read."""
     return f"cannot be read: {error.strerror or type(error).__name__}"
 
@@ -151,10 +169,10 @@ class LocalTree:
             if target.is_dir():
                 return None
         try:
-            stat = entry.stat()
+            state = entry.stat()
         except OSError:  # a link in a circle, or to nowhere; or the file is gone, as its reader will tell
             return Entry(name=name)
-        return Entry(name=name, size=stat.st_size, changed_ns=stat.st_mtime_ns)
+        return Entry(name=name, size=state.st_size, changed_ns=state.st_mtime_ns)
 
 
 class StoreTree:

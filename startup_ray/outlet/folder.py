@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
+from startup_ray.dataset import NO_LABEL
 from startup_ray.outlet.names import file_name, folder_names
 from startup_ray.outlet.parts import Work, scratch
 from startup_ray.outlet.rows import BATCH_ROWS, Row
-from startup_ray.trainers.cache import NO_LABEL
 
 COLUMNS = ("file", "id", "label", "split", "sha256", "width", "height", "own", "file_sha256")
 WRITERS = 16
@@ -32,7 +32,7 @@ def write(work: Work) -> None:
     with scratch() as place, ThreadPoolExecutor(WRITERS) as pool:
         path = place / "labels.csv"
         with path.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream, lineterminator="\n")
+            table = csv.writer(stream, lineterminator="\r\n")  # of these signs, an id that holds one is quoted
             table.writerow(COLUMNS)
             for rows in _batches(work.rows()):
                 files = [_path(row, folders) for row in rows]

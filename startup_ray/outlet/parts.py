@@ -32,7 +32,7 @@ OpenPart = Callable[[Path, Dataset], AbstractContextManager[Add]]
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is to be exported, and whither."""
+    """What is to be exported, and where to."""
 
     dataset: Dataset
     splits: tuple[str, ...]

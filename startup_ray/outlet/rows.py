@@ -17,17 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import NO_LABEL, Dataset, damaged, require_count
+from startup_ray.dataset_tables import image_batches
 from startup_ray.ingest.decode import sniff
 from startup_ray.ingest.encode import encode_png
-from startup_ray.stored import pixels_of
-from startup_ray.trainers.cache import NO_LABEL, damaged, require_count
+from startup_ray.stored import DAMAGED, pixels_of
 
 BATCH_ROWS = 64
-_BUFFER_BYTES = 2**20
 _COLUMNS = ("id", "sha256", "label", "split", "width", "height", "own", "image")
 _ENDINGS = {"JPEG": "jpg"}
 
@@ -78,7 +76,7 @@ def read_rows(dataset: Dataset, splits: Sequence[str]) -> Iterator[Row]:
             stored, split = fields.pop("image"), fields["split"]
             try:
                 fields |= _encoded(stored, dataset)
-            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
+            except DAMAGED as error:
                 raise damaged(dataset, shard, error) from error
             index = index_of.get(fields["label"], NO_LABEL)
             yield Row(**fields, number=seen[split], index=index, stored_bytes=len(stored))
@@ -95,21 +93,14 @@ def read_sizes(dataset: Dataset, splits: Sequence[str]) -> Iterator[tuple[str, i
 
 def _batches(dataset: Dataset, splits: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Name of a shard, and `pyarrow.RecordBatch` of rows in these splits."""
-    filesystem, root = dataset.folder.filesystem()
     wanted = pa.array(splits, pa.string())
-    for shard in dataset.shards:
-        try:
-            with filesystem.open_input_file(f"{root}/images/{shard}") as stream:
-                file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                    yield shard, batch.filter(pc.is_in(batch["split"], value_set=wanted))
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise damaged(dataset, shard, error) from error
+    for shard, batch in image_batches(dataset, columns, rows=BATCH_ROWS):
+        yield shard, batch.filter(pc.is_in(batch["split"], value_set=wanted))
 
 
 def _encoded(stored: bytes, dataset: Dataset) -> dict[str, Any]:
     """An image that any viewer opens: its bytes, format and size."""
-    image = encode_png(pixels_of(stored, dataset)) if dataset.image.store == "raw" else stored
+    image = encode_png(pixels_of(stored, dataset.image)) if dataset.image.store == "raw" else stored
     kind = sniff(image)
     if kind is None:
         raise ValueError("an image of no known format")

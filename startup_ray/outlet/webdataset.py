@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import NO_LABEL, Dataset
 from startup_ray.outlet.parts import Add, Work, write_parts
 from startup_ray.outlet.rows import Row
-from startup_ray.trainers.cache import NO_LABEL
 
 PART = "{split}-{number:06d}.tar"
 ROW_BYTES = 3_000

@@ -10,7 +10,6 @@ whatever cannot be read is a value, with the state `bad_item` and a reason.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from startup_ray.errors import UsageError
 from startup_ray.ingest.exchange import Fetched
 from startup_ray.manifests.image_folders import text_of
-from startup_ray.manifests.trees import LocalTree, unreadable, walk
+from startup_ray.manifests.trees import LocalTree, open_regular, reason_of, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +58,10 @@ def read_file(found: Found, max_bytes: int) -> Fetched:
     if found.fault:
         return Fetched(status="bad_item", reason=found.fault)
     try:
-        # What is no file, such as a pipe, may keep its reader waiting for ever.
-        with os.fdopen(os.open(found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return Fetched(status="bad_item", reason="not a regular file")
+        with open_regular(os.path.realpath(found.path)) as stream:
             body = stream.read(max_bytes + 1)
     except OSError as error:
-        return Fetched(status="bad_item", reason=unreadable(error))
+        return Fetched(status="bad_item", reason=reason_of(error))
     if len(body) > max_bytes:
         return Fetched(status="too_large", reason=f"more than {max_bytes} bytes", size=len(body))
     return Fetched(status="ok", body=body, size=len(body))

@@ -86,7 +86,7 @@ def _gather_manifest(
 ) -> None:
     with open_source(location) as source, hold(folder) as lease:
         sources = sources_of(options, location_of(location))
-        columns = options.columns.model_copy(update={"label": None, "split": None})  # new images have none
+        columns = options.columns.model_copy(update={"label": None, "split": None, "blur": None})  # as new images have
         with open_manifest(source.location, columns, sources.judge) as manifest:
             chunks = spool(_unlabelled(manifest.rows()), folder, items_per_chunk(options.image), ())
         worker = Worker(

@@ -72,7 +72,7 @@ def plain(row: Prediction) -> dict[str, Any]:
 
 def _csv(rows: Sequence[Prediction]) -> bytes:
     stream = io.StringIO(newline="")
-    table = csv.writer(stream, lineterminator="\n")
+    table = csv.writer(stream, lineterminator="\r\n")  # of these signs, an id that holds one is quoted
     table.writerow(COLUMNS)
     for row in rows:
         top = json.dumps(row.top, ensure_ascii=False)

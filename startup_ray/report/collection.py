@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow.compute as pc
 
 from startup_ray.dataset import SPLITS, Dataset
+from startup_ray.dataset_tables import ledger_tables
 from startup_ray.ledger import FORGOTTEN, STATES
-from startup_ray.report.pictures import Picture, ledger, pictures, shards
+from startup_ray.report.pictures import Picture, pictures, shards
 from startup_ray.slices import host_of
 
 MAX_HOSTS = 8
@@ -94,7 +95,7 @@ def left_out(dataset: Dataset) -> list[LeftOut]:
     wanted = {status for status in dataset.counts if status != "ok"}
     examples: dict[str, dict[str, Any]] = {}
     columns = ["status", "id", "url", "reason"]
-    for table in ledger(dataset, columns, pc.field("status") != "ok") if wanted else ():
+    for table in ledger_tables(dataset, columns, pc.field("status") != "ok") if wanted else ():
         for row in table.to_pylist():
             examples.setdefault(row["status"], row)
         if wanted <= examples.keys():
@@ -125,7 +126,7 @@ def failing_hosts(dataset: Dataset) -> list[HostFailures]:
     """Hosts with most items that were not kept, duplicates aside; none if all failures are of one host."""
     found: dict[str, Counter[str]] = {}
     keep = ~pc.field("status").isin(["ok", "duplicate", "bad_item", FORGOTTEN])
-    for table in ledger(dataset, ["url", "status"], keep):
+    for table in ledger_tables(dataset, ["url", "status"], keep):
         for url, status in zip(table["url"].to_pylist(), table["status"].to_pylist(), strict=True):
             found.setdefault(host_of(url, "(no host)"), Counter())[status] += 1
     worst = sorted(found.items(), key=lambda pair: (-pair[1].total(), pair[0]))[:MAX_HOSTS]

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from startup_ray.dataset import Dataset
+from startup_ray.dataset_tables import ledger_tables
 
 THUMBNAIL_SIZE = 80  # pixels; smaller images are kept as they are
 
@@ -41,24 +42,17 @@ def thumbnail(encoded: bytes, dataset: Dataset) -> str:
     """A stored image -> `data:` URI of a PNG of at most THUMBNAIL_SIZE pixels a side; empty if it is damaged."""
     from PIL import Image
 
-    from startup_ray.stored import pixels_of
+    from startup_ray.stored import DAMAGED, pixels_of
 
     try:
-        pixels = pixels_of(encoded, dataset)
+        pixels = pixels_of(encoded, dataset.image)
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    except (OSError, ValueError, SyntaxError):  # Pillow raises each of them for broken files
+    except DAMAGED:
         return ""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def ledger(dataset: Dataset, columns: list[str], keep: Any) -> Iterable[Any]:
-    """Tables of the ledger with the rows for which the expression `keep` holds, file by file."""
-    filesystem, root = dataset.folder.filesystem()
-    for name in dataset.folder.list("ledger"):
-        yield pq.read_table(f"{root}/ledger/{name}", columns=columns, filters=keep, filesystem=filesystem)
 
 
 def shards(dataset: Dataset) -> Iterable[Any]:
@@ -73,7 +67,7 @@ def shards(dataset: Dataset) -> Iterable[Any]:
 
 def _urls(dataset: Dataset, ids: Collection[str]) -> dict[str, str]:
     keep = pc.field("id").isin(sorted(ids))
-    tables = ledger(dataset, ["id", "url"], keep) if ids else ()
+    tables = ledger_tables(dataset, ["id", "url"], keep) if ids else ()
     return {row["id"]: row["url"] for table in tables for row in table.to_pylist()}
 
 

@@ -29,14 +29,13 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from startup_ray.dataset import Dataset, require_one_size
-from startup_ray.errors import StorageError, first_line
+from startup_ray.dataset import NO_LABEL, Dataset, damaged, require_count, require_one_size
+from startup_ray.errors import StorageError
+from startup_ray.stored import DAMAGED
 from startup_ray.trainers.pixels import Decoder
 
 OnProgress = Callable[[int, int], None]
 
-NO_LABEL = -1
-_HINT = "run `startup-ray ingest JOB --fresh`"
 TOLD_EVERY = 500
 """Rows between two words about progress."""
 LOCK_TIMEOUT_S = 3_600.0
@@ -162,7 +161,7 @@ def _write_images(path: Path, dataset: Dataset, split: str, place: NDArray[np.in
         name, at, encoded = job
         try:
             decoder.into(images[at], encoded)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
+        except DAMAGED as error:
             raise damaged(dataset, name, error) from error
 
     start = 0
@@ -188,24 +187,3 @@ def _tables(dataset: Dataset, split: str, columns: list[str]) -> Iterator[tuple[
                     yield name, table.filter(pc.equal(table["split"], split)).select(columns)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise damaged(dataset, name, error) from error
-
-
-def require_count(dataset: Dataset, split: str, rows: int) -> None:
-    """See that the shards hold the images of a split that `dataset.json` counts.
-
-    Raises:
-        StorageError: they do not.
-    """
-    if rows != dataset.splits[split]:
-        raise StorageError(
-            f"{rows} images in the {split} split, dataset.json counts {dataset.splits[split]}",
-            where=str(dataset.folder),
-            hint=_HINT,
-        )
-
-
-def damaged(dataset: Dataset, shard: str, error: Exception) -> StorageError:
-    """What to tell of a file in `images/` that cannot be read, or an image in it."""
-    reason = first_line(error)
-    place = dataset.folder.path(f"images/{shard}")
-    return StorageError(f"cannot read the dataset: {reason}", where=place, hint=_HINT)

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from startup_ray.dataset import Dataset
-from startup_ray.trainers.cache import NO_LABEL, damaged, require_count
+from startup_ray.dataset import NO_LABEL, Dataset, damaged, require_count
+from startup_ray.stored import DAMAGED
 from startup_ray.trainers.pixels import Decoder
 from startup_ray.trainers.windows import Cut, Group
 
@@ -76,7 +76,7 @@ class Held:
             for place in places:
                 try:
                     decoder.into(images[place - low], self.encoded[place])
-                except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for broken files
+                except DAMAGED as error:
                     raise damaged(self.dataset, _shard_of(self.cuts, place), error) from error
                 self.encoded[place] = b""
 

@@ -20,6 +20,11 @@ def test_a_row_is_doubted_if_the_likeliest_class_above_its_threshold_is_another(
     assert likely[is_doubted].tolist() == [0, 1]
 
 
+def test_a_label_that_the_model_finds_likeliest_is_not_doubted() -> None:
+    _, is_doubted = doubted(np.array([0, 2]), np.array([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1]]), np.array([0.9, 0.3, 0.9]))
+    assert is_doubted.tolist() == [False, True]
+
+
 def test_thresholds_are_means_over_the_rows_of_a_class_however_they_are_parted(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     rows = [("a", [0.8, 0.2, 0]), ("b", [0.5, 0.5, 0]), ("a", [0.6, 0.4, 0]), (None, [0, 1, 0]), ("a", [np.nan, 0, 0])]

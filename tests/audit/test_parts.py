@@ -13,7 +13,7 @@ from startup_ray.audit.items import read_items
 from startup_ray.audit.labels import read_labels
 from startup_ray.audit.near import read_groups
 from startup_ray.audit.oddities import FAR, robust
-from startup_ray.audit.sheets import MAX_CELLS, read_faces, read_sheets
+from startup_ray.audit.sheets import MAX_CELLS, read_sheets, read_thumbnails
 from startup_ray.audit.sizes import by_powers, by_shape, short
 from startup_ray.audit.survey import Survey, pixels_at, read_survey
 from startup_ray.dataset import Dataset
@@ -82,7 +82,7 @@ def test_a_sheet_of_each_class_with_a_seeded_choice(dataset: Dataset, survey: Su
     assert max(sheet.cells for sheet in sheets) <= MAX_CELLS
     assert sheets == read_sheets(dataset, survey, labels, seed=1)
     assert sheets != read_sheets(dataset, survey, labels, seed=2)
-    assert read_faces(dataset, [3, 69]).keys() == {3}
+    assert read_thumbnails(dataset, [3, 69]).keys() == {3}
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from startup_ray.ingest.bodies import THREADS, Bodies, unreadable
+from startup_ray.ingest.bodies import THREADS, Bodies, failure_of
 from startup_ray.ingest.chunks import read_part, read_shard, spool
 from startup_ray.ingest.exchange import Fetched
 from startup_ray.ingest.seal import seal
@@ -108,6 +108,13 @@ def test_what_cannot_be_read_is_a_value(tmp_path: Path) -> None:
     assert {fetched.attempts for fetched in found[:-1]} == {1}
 
 
+def test_folders_that_are_named_leave_nothing_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    found = read(opened(str(tmp_path)), *[tmp_path.as_uri()] * 20)
+    assert {fetched.reason for fetched in found} == {"not a regular file"}
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_no_link_leads_out(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     root = tmp_path / "open"
@@ -168,7 +175,7 @@ def test_what_takes_too_long_is_tried_again(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_store_says(text: str, reason: str, is_transient: bool) -> None:
-    assert unreadable(OSError(text)) == Fetched(status="unreadable", reason=reason, is_transient=is_transient)
+    assert failure_of(OSError(text)) == Fetched(status="unreadable", reason=reason, is_transient=is_transient)
 
 
 def place(server: Server | FaultProxy) -> Root:
@@ -191,6 +198,16 @@ def test_objects(store: Server) -> None:
         *("bad_url", "bad_url", "unreadable", "unreadable"),
     ]
     assert found[2].reason == "1000 bytes, 999 allowed"
+
+
+def test_rows_of_a_file_that_has_changed_since_it_was_listed_are_others(tmp_path: Path) -> None:
+    path = embed(tmp_path / "x.parquet", BODIES)
+    urls = [f"{url}&changed={path.stat().st_mtime_ns}" for url in rows_of(path.as_uri(), 6)]
+    assert [fetched.body for fetched in read(opened(own=str(path)), *urls)] == BODIES
+    os.utime(embed(path, BODIES[::-1]), ns=(0, path.stat().st_mtime_ns + 1))
+    found = read(opened(own=str(path)), *urls)
+    assert {(fetched.body, fetched.status) for fetched in found} == {(None, "unreadable")}
+    assert found[0].reason == "the Parquet file has changed since it was listed; run again"
 
 
 @pytest.mark.ray

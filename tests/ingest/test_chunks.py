@@ -68,7 +68,7 @@ def test_the_key_is_made_from_what_counts(folder: Folder) -> None:
     signed = [replace(item, url=f"http://127.0.0.1:4000/a?x=1&sig={sig}") for sig in ("a", "b")]
     assert names([signed[0], *ROWS[1:]], folder) == names([signed[1], *ROWS[1:]], folder)
     others = [{"id": "b"}, {"label": "2"}, {"split": "val"}, {"url": "http://127.0.0.2:4000/a?x=1"}, {"label": None}]
-    others += [{"own": "{}"}, {"hashes": f"md5:{'0' * 32}"}]
+    others += [{"own": "{}"}, {"hashes": f"md5:{'0' * 32}"}, {"blur": "[[0.0, 0.0, 1.0, 1.0]]"}]
     for change in others:
         changed = names([replace(item, **change), *ROWS[1:]], folder)  # type: ignore[arg-type]
         assert changed[0] != first
@@ -147,6 +147,7 @@ def test_later_chunks_are_larger_and_bounds_stay(folder: Folder) -> None:
 
 
 def test_a_spooled_row_keeps_where_its_outcome_stands(folder: Folder) -> None:
-    spooled = [Spooled(row=ROWS[0], part="000001-ab", place=7), Spooled(row=ROWS[2], attempts=4)]
+    blurred = Item(position=3, id="d", url="http://e.com/d", blur="[[0.0, 0.0, 1.0, 1.0]]")
+    spooled = [Spooled(row=ROWS[0], part="000001-ab", place=7), Spooled(row=blurred, attempts=4)]
     write_spool(folder, "x", spooled)
     assert read(folder, "x") == spooled

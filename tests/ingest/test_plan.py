@@ -20,6 +20,7 @@ from startup_ray.items import BadRow, Item
 from startup_ray.job import SplitOptions
 from startup_ray.lease import Fence, hold
 from startup_ray.ledger import LOST, NOTHING, Again, Outcome, failures
+from startup_ray.regions import blur_mark
 from startup_ray.storage import Folder
 from tests.fakes import read_ledger
 
@@ -68,7 +69,12 @@ class Fetching:
         *_, body, status = item.url.split("/")
         status = self.better.get(item.id, status)
         outcome = Outcome(
-            id=item.id, url=item.url, status=status, attempts=attempts, sha256=f"{hash(body) % 16**13:064x}"
+            id=item.id,
+            url=item.url,
+            status=status,
+            reason=blur_mark(item.blur) if status == "ok" else "",
+            attempts=attempts,
+            sha256=f"{hash(body) % 16**13:064x}",
         )
         image = {"id": item.id, "sha256": outcome.sha256, "label": item.label, "image": body.encode()}
         return outcome, image | {"split": item.split or "train", "width": 1, "height": 1, "own": item.own}
@@ -119,6 +125,37 @@ def test_another_url_is_another_item_and_another_label_is_not(world: Fetching) -
     images = read_shard(world.folder, part.shard).to_pylist()
     assert (images[0]["label"], images[0]["split"]) == ("new", "test")
     assert [image["image"] for image in images] == [b"a", b"b2", b"c"]
+
+
+def test_another_hash_is_another_item_where_the_body_had_it_not(world: Fetching) -> None:
+    rows = [*items("a", "b", "c"), *items("d", status="changed")]
+    world.carry_out(world.plan(rows, size=5))
+    sha256 = {row["id"]: f"sha256:{row['sha256']}" for row in read_ledger(world.folder)}
+    other = f"sha256:{'0' * 64}"
+
+    def asked(*hashes: str | None) -> list[str]:
+        pairs = zip(rows, hashes, strict=True)
+        return world.carry_out(world.plan([replace(row, hashes=named) for row, named in pairs], size=5))
+
+    assert asked(sha256["a"], f"{other} md5:{'0' * 32}", f"md5:{'0' * 32}", other) == ["b"]
+    assert asked(sha256["a"], sha256["b"], None, sha256["d"]) == ["d"]
+    assert asked(None, None, sha256["c"], None) == ["d"]
+
+
+def test_an_image_is_fetched_again_when_other_boxes_are_to_be_blurred_in_it(world: Fetching) -> None:
+    """Gained, lost and changed ones; what ended as no image stands, and so does what moves with its boxes."""
+    one, two = "[[0.1, 0.1, 0.2, 0.2]]", "[[0.1, 0.1, 0.3, 0.3]]"
+    first = items("none", "one", "two", "same") + items("gone", status="http_404")
+    rows = [first[0], replace(first[1], blur=one), replace(first[2], blur=one), replace(first[3], blur=one), first[4]]
+    with hold(world.folder) as lease:
+        world.ingest(rows, lease.fence)
+        assert world.ingest(rows, lease.fence) == []
+        changed = [replace(first[0], blur=one), first[1], *(replace(row, blur=two) for row in (first[2], first[4]))]
+        assert sorted(world.ingest([*items("new"), rows[3], *changed], lease.fence)) == ["new", "none", "one", "two"]
+        assert world.ingest([*items("new"), rows[3], *changed], lease.fence) == []
+    reasons = {row["id"]: row["reason"] for row in read_ledger(world.folder)}
+    marks = blur_mark(one), blur_mark(two)
+    assert reasons == {"none": marks[0], "one": "", "two": marks[1], "same": marks[0], "gone": "", "new": ""}
 
 
 def test_failures_are_fetched_again_when_asked_for(world: Fetching) -> None:

@@ -82,7 +82,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(ROWS, ROWS, st.integers(1, 3))
 def test_the_first_decides_and_history_does_not_count(before: list[Row], rows: list[Row], size: int) -> None:
     """Whatever an earlier state of the manifest has moved, the end is that of the present one, made afresh."""

@@ -42,6 +42,14 @@ def facts(rows: list[Item | BadRow]) -> list[tuple[str, str | None, str | None]]
     return [(row.id, row.label, row.split) for row in rows if isinstance(row, Item)]
 
 
+def test_a_list_that_cannot_have_boxes_has_no_items_where_they_are_asked_for(tmp_path: Path) -> None:
+    put(tmp_path / "cats" / "1.jpg")
+    for location in (tmp_path, put(tmp_path.with_suffix(".txt"), "http://e.com/1.jpg")):
+        (row,) = read(location, ColumnOptions(blur="faces"))
+        assert isinstance(row, BadRow)
+        assert row.reason == "faces is missing; null says that nothing is to be blurred"
+
+
 def test_a_folder_of_images(tmp_path: Path) -> None:
     for name in ("cats/1.jpg", "cats/old/2", "dogs/train/3.png", "4.jpg", ".git/5.jpg", "README.txt", "cats/1.json"):
         put(tmp_path / name)

@@ -17,6 +17,7 @@ from startup_ray.errors import ManifestError
 from startup_ray.ingest_options import ColumnOptions
 from startup_ray.items import NoRow, OwnUrl
 from startup_ray.manifests.parquet_rows import FEW, ParquetTable
+from startup_ray.regions import MAX_BOXES
 
 COLUMNS = ColumnOptions()
 URL = "file:///data/x.parquet"
@@ -73,6 +74,23 @@ def test_own_columns_are_texts_and_numbers_and_only_as_many_as_are_kept() -> Non
     assert len(row) == 1 + 32
 
 
+def test_boxes_are_lists_of_lists_of_numbers() -> None:
+    """Of what is too long for them no more is read than tells it."""
+    columns, urls = ColumnOptions(blur="faces"), {"url": ["u"]}
+    lists = pa.list_(pa.list_(pa.float32()))
+    short: list[Any] = [None, [], [[]], [None], [[0.0, 0.5, None, 1.0]]]
+    for value in short:
+        (row,) = values(pa.table(urls | {"faces": pa.array([value], lists)}), columns)
+        assert row["faces"] == value
+    (row,) = values(pa.table(urls | {"faces": pa.array([[[0.0] * 100] * 5000], lists)}), columns)
+    assert row["faces"] == [[0.0] * 5] * (MAX_BOXES + 1)
+    for odd in (pa.list_(pa.float32()), pa.list_(pa.list_(pa.string())), pa.struct([("left", pa.float32())])):
+        with pytest.raises(ManifestError, match="no boxes"):
+            values(pa.table(urls | {"faces": pa.array([None], odd)}), columns)
+    (row,) = values(pa.table(urls | {"faces": pa.array([[]], pa.list_(pa.null()))}), columns)
+    assert row["faces"] == []
+
+
 def test_images_are_named_and_not_read() -> None:
     """In each row group rows count from 0; ids are the paths, or the place in the file."""
     body = bytes(1_000_000)
@@ -99,6 +117,11 @@ def test_plain_bytes_are_images_and_an_id_of_their_own_wins() -> None:
         values(pa.table({"image": [b"x"]}), ColumnOptions(image=None))
 
 
+def test_an_id_that_was_the_url_of_an_image_tells_no_secret() -> None:
+    (row,) = values(pa.table({"image": images((b"x", "https://me:pw@h/a.jpg?token=abc"))}))
+    assert row["id"] == "https://h/a.jpg?token=REDACTED"
+
+
 def test_without_bytes_a_path_that_is_a_url_is_the_url() -> None:
     """Any other row without bytes is told as unreadable when its image is due."""
     pairs = [(b"x", "a.png"), (None, None), (None, "http://e.com/b"), (b"x", "http://e.com/c"), (None, None), None]
@@ -111,12 +134,12 @@ def test_without_bytes_a_path_that_is_a_url_is_the_url() -> None:
 
 def test_no_image_is_held_to_see_whether_it_is_there() -> None:
     """Though all of a row group are looked at, one after the other."""
-    table = pa.table({"image": images(*[(bytes([i]) * 2_000_000, "http://e.com/c") for i in range(60)])})
+    table = pa.table({"image": images(*[(bytes([i]) * 500_000, "http://e.com/c") for i in range(60)])})
     file = put(table, compression="none", data_page_size=1, write_batch_size=1)  # a page an image
     before = pa.total_allocated_bytes()
     held = [pa.total_allocated_bytes() - before for _ in open_table(file).rows()]
     assert len(held) == 60
-    assert max(held) < 90_000_000
+    assert max(held) < 22_000_000
 
 
 def test_classes_of_hugging_face_are_names() -> None:
@@ -166,6 +189,17 @@ def test_bytes_that_are_no_text_become_what_no_item_may_hold() -> None:
 def test_a_table_of_other_columns(table: pa.Table, message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         values(table)
+
+
+def test_a_column_of_images_that_is_called_otherwise_is_told_of() -> None:
+    table = pa.table({"img": images((b"x", "a.png"))})
+    with pytest.raises(ManifestError, match="no column 'url'") as caught:
+        values(table)
+    assert "or that of the images with `ingest.columns.image`" in caught.value.hint
+    with pytest.raises(ManifestError, match="no column 'imgg'") as caught:
+        values(table, ColumnOptions(image="imgg"))
+    assert "did you mean 'img'?" in caught.value.hint
+    assert caught.value.hint.endswith("`ingest.columns.image: NAME`")
 
 
 def test_what_is_no_parquet_or_damaged_is_a_manifest_error() -> None:

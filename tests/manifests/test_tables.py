@@ -42,6 +42,17 @@ def test_what_the_csv_module_writes_is_read_back(pairs: list[tuple[str, str]], d
     assert rows == [{"url": url or None, "label": label or None} for url, label in pairs]
 
 
+def test_boxes_stay_texts_and_their_column_is_asked_for() -> None:
+    columns = ColumnOptions(blur="blur")
+    assert read('url,blur\na,"[[0, 0, 1, 1]]"\nb,\nc,7', columns) == [
+        {"url": "a", "blur": "[[0, 0, 1, 1]]"},
+        {"url": "b", "blur": None},
+        {"url": "c", "blur": "7"},
+    ]
+    with pytest.raises(ManifestError, match="no column 'blur'"):
+        read("url\na", columns)
+
+
 @pytest.mark.parametrize(
     "data", ["\ufeffurl,n\na,1\n", "url,n\r\na,1\r\n", "url,n\na,1", "url,n\n\n\na,1\n\n", " url , n\na,1"]
 )

@@ -23,7 +23,7 @@ from tests.fakes import png
 
 HOSTILE = [
     "../../x", "/etc/passwd", "a.b", "a.b.c/d", "CON", "con", "nul.txt", "ä", "a\u0308", "\u200b", ".hidden", "-rf",
-    "x" * 500, "X" * 500, "cat", "Cat", "cat-1", "cat-00", "a\nb", "a\0b", "=1+1", 'a,"b', "猫", "\u202egnp",
+    "x" * 500, "X" * 500, "cat", "Cat", "cat-1", "cat-00", "a\nb", "a\rb", "a\0b", "=1+1", 'a,"b', "猫", "\u202egnp",
     " . ", "..",
 ]  # fmt: skip
 """As ids and as labels."""
@@ -98,7 +98,7 @@ def content(dataset: Dataset) -> list[dict[str, Any]]:
     folder = dataset.folder
     rows = [row for name in dataset.shards for row in pq.read_table(folder.path(f"images/{name}")).to_pylist()]
     for row in rows:
-        row["image"] = pixels_of(row["image"], dataset).tolist()
+        row["image"] = pixels_of(row["image"], dataset.image).tolist()
         row["own"] = json.loads(row["own"]) if row["own"] else {}
     return sorted(rows, key=lambda row: SPLITS.index(row["split"]))
 

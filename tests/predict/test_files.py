@@ -73,7 +73,8 @@ def test_a_name_that_is_no_text_is_told_as_text(tmp_path: Path) -> None:
 def test_what_is_no_file_is_told_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (found,) = find_files([str(tmp_path)])
-    assert (read_file(found, 9).status, read_file(found, 9).reason) == ("bad_item", "not a regular file")
+    fetched = read_file(found, 9)
+    assert (fetched.status, fetched.reason) == ("bad_item", "cannot be read: not a regular file")
     assert read_file(Found(id="x", path=tmp_path / "gone"), 9).reason == "cannot be read: No such file or directory"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from startup_ray.errors import RunHeldError, UsageError
 from startup_ray.ingest.chunks import IMAGES, names_in, read_shard
+from startup_ray.ingest_options import ColumnOptions
 from startup_ray.job import FetchOptions, ImageOptions, IngestOptions, SplitOptions
 from startup_ray.predict.gather import gather, open_targets
 from startup_ray.progress import Progress, ignore
@@ -39,6 +40,18 @@ def manifest_of(tmp_path: Path, rows: list[Any]) -> str:
 def gathered(folder: Folder, targets: list[str], options: IngestOptions = OPTIONS) -> list[tuple[str, str]]:
     gather(open_targets(targets), options, folder, ignore)
     return [(row["id"], row["status"]) for row in read_ledger(folder)]
+
+
+def test_new_images_are_labelled_as_they_are(tmp_path: Path, server: ImageServer) -> None:
+    """A run whose dataset was blurred asks for no boxes, and heeds none."""
+    blurred = OPTIONS.model_copy(update={"columns": ColumnOptions(blur="faces")})
+    rows: list[dict[str, Any]] = [{"id": name, "url": server.url("/image/1.png")} for name in "ab"]
+    folder = Folder(str(tmp_path / "folder"))
+    targets = [manifest_of(tmp_path, [rows[0], rows[1] | {"faces": [[0, 0, 1, 1]]}])]
+    assert gathered(folder, targets, blurred) == [("a", "ok"), ("b", "ok")]
+    (shard,) = names_in(folder, IMAGES)
+    first, second = read_shard(folder, shard)["image"].to_pylist()
+    assert first == second
 
 
 def test_every_row_of_a_manifest_ends_in_a_state_of_the_ledger(tmp_path: Path, server: ImageServer) -> None:

@@ -31,10 +31,12 @@ def test_jsonl() -> None:
 
 
 def test_csv() -> None:
-    head, first, second = csv.reader(io.StringIO(encode(ROWS, ".csv").decode(), newline=""))
+    rows = [*ROWS, Prediction(id="a\rb", status="timeout")]
+    head, first, second, third = csv.reader(io.StringIO(encode(rows, ".csv").decode(), newline=""))
     assert tuple(head) == COLUMNS
     assert first == ['a,"\n', "ok", "ja", str(SCORE), json.dumps(ROWS[0].top, ensure_ascii=False), ""]
     assert second == ["b", "http_404", "", "", "[]", "Not Found"]
+    assert third == ["a\rb", "timeout", "", "", "[]", ""]
 
 
 def test_parquet() -> None:

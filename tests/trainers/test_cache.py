@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from startup_ray.dataset import Dataset
+from startup_ray.dataset import NO_LABEL, Dataset
 from startup_ray.errors import StorageError
 from startup_ray.storage import Folder
-from startup_ray.trainers.cache import NO_LABEL, open_split
+from startup_ray.trainers.cache import open_split
 from tests.fakes import make_dataset, patterns
 
 
