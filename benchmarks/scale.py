@@ -1,6 +1,6 @@
 """An ingest of a million items, end to end: throughput, memory over time, files, and the time of each step.
 
-    python benchmarks/scale.py [--rows 1000000]
+    python benchmarks/scale.py [--rows 1000000] [--audit]
 
 `startup-ray ingest` fetches tiny images, each another one, from a server of the loopback, which has a core of the
 machine's for itself about half of the time. Every two seconds it is asked how much memory the processes hold (PSS, so
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,9 @@ class Moment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--audit", action="store_true", help="and the data card of it")
+    args = parser.parse_args()
+    rows = args.rows
     root = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
     try:
         print(machine(["ray", "aiohttp", "pyarrow", "duckdb"]), flush=True)
@@ -58,7 +60,10 @@ def main() -> None:
             write_manifest(root / "manifest.csv", url, rows)
             document, moments = ingest(root, root / "manifest.csv")
         assert document["counts"] == {"ok": rows}, document["counts"]
-        report(Path(document["dataset"]), rows, moments)
+        dataset = Path(document["dataset"])
+        report(dataset, rows, moments)
+        if args.audit:
+            print(f"\naudit: {audit(root, dataset)}")
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -79,17 +84,35 @@ def ingest(root: Path, manifest: Path) -> tuple[dict[str, object], list[Moment]]
         "fetch": {"allow_private": ["127.0.0.1/32"], "per_host": 64},
     }
     job.write_text(json.dumps({"name": "scale", "storage": str(root / "storage"), "ingest": section}))
-    command = [sys.executable, "-m", "startup_ray", "ingest", str(job), "--quiet", "--json"]
+    with started(root, "ingest", str(job)) as process:
+        moments = list(watch(process, root / "storage" / "datasets"))
+    return json.loads((root / "out").read_text()), moments
+
+
+def audit(root: Path, dataset: Path) -> str:
+    """Seconds and memory of the data card, and its size."""
+    began, peak = time.monotonic(), 0
+    with started(root, "audit", str(dataset)) as process:
+        while process.poll() is None:
+            peak = max(peak, memory(process.pid).get("driver", 0))
+            time.sleep(EVERY_S)
+    seconds, page = time.monotonic() - began, (dataset / "audit.html").stat().st_size
+    return f"{seconds:.0f} s, at most {peak / 1e6:,.0f} MB, a page of {page / 1e6:.1f} MB"
+
+
+@contextmanager
+def started(root: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command at work, its document in the file `out` afterwards."""
+    command = [sys.executable, "-m", "startup_ray", *words, "--quiet", "--json"]
     with (root / "out").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, env=private(root / "private"))
         try:
-            moments = list(watch(process, root / "storage" / "datasets"))
+            yield process
         finally:
             process.terminate()
             code = process.wait()
     if code:
-        raise RuntimeError(f"the ingest ended with exit code {code}")
-    return json.loads((root / "out").read_text()), moments
+        raise RuntimeError(f"{words[0]} ended with exit code {code}")
 
 
 def watch(process: subprocess.Popen[bytes], datasets: Path) -> Iterator[Moment]:

@@ -23,7 +23,6 @@ from typing import Any
 from startup_ray.errors import ManifestError, first_line
 from startup_ray.ingest_options import ColumnOptions
 from startup_ray.items import NoRow, OwnUrl, known_names, own_names
-from startup_ray.ledger import redact
 from startup_ray.manifests.forms import name_of
 from startup_ray.manifests.tables import require_columns
 from startup_ray.regions import MAX_BOXES
@@ -122,11 +121,11 @@ class ParquetTable:
             yield from leaf.is_valid().to_pylist()
 
     def _put_url(self, value: dict[str, Any], path: str | None, fragment: str, place: str) -> None:
-        """The URL of a row with an image, and an id if it has none; without one, the image's path is the URL."""
+        """The URL of a row with an image, and an id if it has none; without an image its path is the URL."""
         columns = self._columns
         if fragment:
             value[columns.url] = OwnUrl(f"{self._url}#{fragment}")
-            value.setdefault(columns.id, redact(path) if path and "://" in path else path or place)
+            value.setdefault(columns.id, place)  # paths in such files are often mere names, which come more than once
         elif path and value.get(columns.url) is None:
             value[columns.url] = path
 

@@ -172,6 +172,8 @@ class LocalTree:
             state = entry.stat()
         except OSError:  # a link in a circle, or to nowhere; or the file is gone, as its reader will tell
             return Entry(name=name)
+        if not stat.S_ISREG(state.st_mode):  # who opens a pipe may wait for ever
+            return Entry(name=name, fault="cannot be read: not a regular file")
         return Entry(name=name, size=state.st_size, changed_ns=state.st_mtime_ns)
 
 

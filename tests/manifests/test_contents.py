@@ -136,6 +136,12 @@ def test_a_list_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> N
         require_manifest(str(tmp_path / "lists"))
 
 
+def test_a_pipe_among_lists_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(ManifestError, match="not a regular file"):
+        require_manifest(str(tmp_path))
+
+
 def test_names_of_lists_that_are_splits(tmp_path: Path) -> None:
     """As Hugging Face names the files of a dataset; a split of a row's own wins."""
     for name, split in [("train-00000-of-00001", "test"), ("validation", ""), ("test_b", "")]:
@@ -162,7 +168,11 @@ def test_images_in_parquet_files_are_named_by_file_group_and_row(tmp_path: Path)
     images(tmp_path / "data" / "test-0.parquet", "a.png", None)
     images(tmp_path / "data" / "train-0.parquet", "b.png")
     rows = read(tmp_path / "data")
-    assert facts(rows) == [("a.png", None, "test"), ("test-0.parquet:1", None, "test"), ("b.png", None, "train")]
+    assert facts(rows) == [
+        ("test-0.parquet:0", None, "test"),
+        ("test-0.parquet:1", None, "test"),
+        ("train-0.parquet:0", None, "train"),
+    ]
     place = place_of(rows[1].url)
     assert (place.name, place.group, place.row) == (str(tmp_path / "data" / "test-0.parquet"), 0, 1)
     single = read(tmp_path / "data" / "test-0.parquet")

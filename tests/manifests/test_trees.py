@@ -96,6 +96,11 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     }
 
 
+def test_a_pipe_is_an_entry_with_a_fault(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert list(walk(LocalTree(str(tmp_path)))) == [Entry(name="pipe.csv", fault="cannot be read: not a regular file")]
+
+
 def test_a_folder_that_cannot_be_read_is_an_entry_with_a_fault(tmp_path: Path) -> None:
     (entry,) = walk(LocalTree(str(tmp_path / "none")))
     assert entry == Entry(name="", fault="cannot be read: No such file or directory")
