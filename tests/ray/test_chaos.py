@@ -126,7 +126,9 @@ def settled(rows: Sequence[Row]) -> Iterator[Row]:
     ids: dict[str, int] = {}
     bodies: dict[object, int] = {}
     for place, row in enumerate(rows):
-        if row.id and ids.setdefault(row.id, place) != place:
+        if row.value == {}:  # it says nothing of an id, so it is called by its place
+            yield replace(row, id=f"m.jsonl:{place}", state="bad_url")
+        elif row.id and ids.setdefault(row.id, place) != place:
             yield replace(row, state="bad_item", attempts=None)
         elif row.state == "ok" and bodies.setdefault(row.body, place) != place:
             yield replace(row, state="duplicate")

@@ -187,4 +187,4 @@ def test_on_an_object_store(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
         assert folder.list("exports/savedmodel/variables") == ["variables.data-00000-of-00001", "variables.index"]
         out = f"{folder.path('labels.csv')}"
         assert sr.predict_images(read_run(folder), [str(tmp_path / "photo")], out=out)["rows"] == {"ok": 1}
-        assert folder.read("labels.csv").startswith(b"id,status,predicted,score,top,reason\n")
+        assert folder.read("labels.csv").startswith(b"id,status,predicted,score,top,reason\r\n")

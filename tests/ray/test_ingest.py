@@ -102,7 +102,7 @@ def test_repeated_ids_and_bodies_across_chunks(tmp_path: Path, server: ImageServ
         ("bad_item", "repeats the id of row 0"),
         ("ok", ""),
     ]
-    assert dataset.counts == {"ok": 9, "bad_item": 2, "bad_url": 1, "duplicate": 1}
+    assert dataset.counts == {"ok": 9, "bad_item": 2, "blocked_scheme": 1, "duplicate": 1}
     assert sum(dataset.splits.values()) == 9
     assert dataset.classes == ("0", "1", "2")
     assert {f"{name}.parquet" for name in names_in(folder, IMAGES)} == set(dataset.shards)

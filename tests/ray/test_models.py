@@ -47,6 +47,7 @@ def test_a_users_own_model(dataset: Dataset, tmp_path: Path, build: str) -> None
             assert line == pytest.approx(of_one, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.soak  # the parts of it are held by tests/trainers/test_models.py and test_warm.py
 def test_an_application_begins_again_with_the_weights_of_another_run(larger: Dataset, tmp_path: Path) -> None:
     model = ApplicationOptions(name="MobileNet", args={"alpha": 0.25})
     training = TrainingOptions(epochs=2, global_batch=20)
