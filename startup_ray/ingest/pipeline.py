@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from startup_ray.dataset import Dataset, write_dataset
 from startup_ray.errors import StorageError
@@ -86,30 +86,18 @@ def ingest(
     """
     size = chunk_items or items_per_chunk(options.image)
     with _spooling(folder, fence), open_source(options.manifest) as source:
-        headers, sources = read_headers(os.environ), sources_of(options, location_of(options.manifest))
-        alike = options.image if options.split.group else None
+        task = Task(
+            options=options,
+            folder=folder,
+            fence=fence,
+            endpoints=source.endpoints,
+            headers=read_headers(os.environ),
+            sources=sources_of(options, location_of(options.manifest)),
+        )
         for _ in range(ROUNDS):
             forgotten = read_forgotten(folder)
             erase(folder, forgotten, fence)
-            task = Task(
-                options=options,
-                folder=folder,
-                fence=fence,
-                endpoints=source.endpoints,
-                headers=headers,
-                sources=sources,
-                forgotten=forgotten,
-            )
-            # In a process of their own: memory that grows with the manifest is not the driver's.
-            wanted = (source.location, options, sources, folder, folder, size, again)
-            plan, digest = run_task(plan_manifest, *wanted, stage="ingest", here=True)
-            fence.check()  # a long manifest may have outlived the lease
-            folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
-            folder.delete(FORGETTING)
-            counter = _Counter(plan, folder, on_progress)
-            for tally in fetch_chunks(task, plan.todo, counter.hear):
-                counter.add(tally)
-            sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, alike, stage="ingest")
+            sealed, digest = _once(replace(task, forgotten=forgotten), source.location, size, again, on_progress)
             again = Again((LOST,))
             if sealed.lost or read_forgotten(folder) != forgotten:  # the list may have grown meanwhile
                 continue
@@ -123,6 +111,27 @@ def ingest(
             if read_forgotten(folder) == forgotten:
                 return dataset
         raise StorageError("the dataset does not settle", where=str(folder), hint="run the command again")
+
+
+def _once(
+    task: Task, location: str, size: int, again: Again, on_progress: Callable[[Progress], None]
+) -> tuple[Sealed, str]:
+    """Plan, fetch and seal; what the seal has found, and the manifest's digest.
+
+    The first and the last in a process of their own: memory that grows with the manifest is not the driver's.
+    """
+    options, folder, fence = task.options, task.folder, task.fence
+    wanted = (location, options, task.sources, folder, folder, size, again)
+    plan, digest = run_task(plan_manifest, *wanted, stage="ingest", here=True)
+    fence.check()  # a long manifest may have outlived the lease
+    folder.delete(DATASET)  # from here on the folder is no dataset, until it is one again
+    folder.delete(FORGETTING)
+    counter = _Counter(plan, folder, on_progress)
+    for tally in fetch_chunks(task, plan.todo, counter.hear):
+        counter.add(tally)
+    alike = options.image if options.split.group else None
+    sealed: Sealed = run_task(seal, folder, list(plan.chunks), fence, alike, stage="ingest")
+    return sealed, digest
 
 
 @contextmanager

@@ -123,6 +123,7 @@ def test_what_bounds_no_image_bounds_a_chunk_by_a_guess(image: dict[str, Any]) -
     assert items_per_chunk(ImageOptions(size=(64, 64), resize="fit")) == items_per_chunk(ImageOptions(size=(64, 64)))
 
 
+@pytest.mark.ray
 def test_readers_never_hold_more_than_a_row_group(folder: Folder) -> None:
     body = bytes(2**20)
     rows = [

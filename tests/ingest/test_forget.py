@@ -184,6 +184,7 @@ def test_nothing_of_it_is_left_in_the_folder(tmp_path: Path, folder: Folder, ser
     assert traces(folder, "/image/2.png")
 
 
+@pytest.mark.ray
 def test_it_stays_forgotten_whatever_is_done(tmp_path: Path, folder: Folder, rows: Rows, server: ImageServer) -> None:
     forget(tmp_path, "a", "gone")
     server.hits.clear()

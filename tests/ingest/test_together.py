@@ -82,6 +82,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.ray
 @settings(max_examples=5, deadline=None)
 @given(ROWS, ROWS, st.integers(1, 3))
 def test_the_first_decides_and_history_does_not_count(before: list[Row], rows: list[Row], size: int) -> None:
@@ -131,6 +132,7 @@ def test_without_the_option_nothing_changes(tmp_path: Path) -> None:
     assert names_in(folder, IMAGES) == shards
 
 
+@pytest.mark.ray
 def test_killed_at_every_write(tmp_path: Path) -> None:
     rows: list[Row] = [(0, False, "train"), (1, False, "test"), (0, True, "test"), (1, True, "train"), (0, True, "val")]
     wanted = sealed(rows)

@@ -243,6 +243,7 @@ def test_a_model_card_lies_beside_the_report_of_one_run(storage: Folder) -> None
     assert "F1" in card[card.index("## Limits") :]
 
 
+@pytest.mark.ray
 def test_the_page_is_opened_in_the_browser_that_the_user_has(storage: Folder, tmp_path: Path) -> None:
     judged(run_in(storage / "run"), dataset_in(storage / "dataset"))
     browser = tmp_path / "browser"

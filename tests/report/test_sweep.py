@@ -217,6 +217,7 @@ def test_a_job_of_another_version_is_read_by_what_its_trials_are(storage: Folder
     assert "Trial 1 is the best of 4: val F1 0.9500" in tags_of(storage, sweep).words
 
 
+@pytest.mark.ray
 def test_a_long_table_is_folded_and_many_lines_are_a_sample(storage: Folder) -> None:
     folder = sweep_in(storage / "sweep", confirm=0)
     many(folder, MAX_LINES + 50)

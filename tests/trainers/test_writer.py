@@ -153,6 +153,7 @@ def test_a_body_that_fails_keeps_its_own_error(gate: Gate) -> None:
         body()
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("call", ["put", "flush", "close"])
 def test_storage_that_hangs_is_told_within_the_limit(gate: Gate, call: str) -> None:
     writer = Writer(timeout_s=0.1)
@@ -167,6 +168,7 @@ def test_storage_that_hangs_is_told_within_the_limit(gate: Gate, call: str) -> N
     await_jobs(writer)
 
 
+@pytest.mark.ray
 def test_a_body_that_fails_does_not_wait_for_storage_that_hangs(gate: Gate) -> None:
     def body() -> None:
         with Writer(farewell_s=0.1) as writer:

@@ -46,6 +46,7 @@ def test_sqlite_opens_with_the_values_of_the_job_file(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.ray
 def test_importance_finds_the_axis_that_matters() -> None:
     for state in ("finished", "stopped"):
         axes = parse_space({"rate": "loguniform(1e-5, 1)", "noise": "uniform(0, 1)", "kind": "choice(a, b, c)"})
