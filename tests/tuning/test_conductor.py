@@ -43,6 +43,7 @@ def test_each_trial_ends_once_and_few_are_trained_to_the_end(sweep: Sweep) -> No
     assert known(sweep)[best].state == "finished"
 
 
+@pytest.mark.ray  # seconds, all together
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_at_any_moment_it_is_as_if_it_had_not_been(tmp_path: Path, seed: int) -> None:
     whole, killed = (Sweep(Folder(str(tmp_path / name)), curves(seed)) for name in ("whole", "killed"))
