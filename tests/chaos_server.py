@@ -9,12 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from tests.chaos_faults import (
     BROKEN,
@@ -31,31 +27,17 @@ from tests.chaos_faults import (
     head,
     host_of,
 )
+from tests.loop_server import LoopServer
 
 
-class ChaosServer:
+class ChaosServer(LoopServer):
     """Use as a context. `hits` counts requests per path, `connections` per host, `cookies` those with a cookie."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.hits: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
         self.cookies = 0
-        self._connected: set[asyncio.Task[None]] = set()
-
-    def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self.port = self._loop.run_until_complete(self._listen())
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="chaos")
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def url(self, path: str, number: int, host: str = "", scheme: str = "http") -> str:
         """Of a fault at its own host, or at the host that belongs to the number."""
@@ -64,36 +46,18 @@ class ChaosServer:
             f"{scheme}://{host or (fault and fault.host) or host_of(number)}:{self.port}/{path}/{number}?sig={SECRET}"
         )
 
-    async def _listen(self) -> int:
+    async def listen(self) -> list[asyncio.Server]:
         """The same free port at every host."""
         first = await self._serve(FORBIDDEN, 0)
         port = int(first.sockets[0].getsockname()[1])
-        self._servers = [first]
-        for host in (*HOSTS, SILENT, BROKEN, SLOW):
-            self._servers.append(await self._serve(host, port))
-        return port
+        return [first, *[await self._serve(host, port) for host in (*HOSTS, SILENT, BROKEN, SLOW)]]
 
     async def _serve(self, host: str, port: int) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections[host] += 1
-            task = asyncio.current_task()
-            assert task is not None
-            self._connected.add(task)
-            try:
-                with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                    await self._talk(reader, writer)
-            finally:
-                self._connected.discard(task)
-                writer.close()
+            await self.hold(self._talk(reader, writer), writer)
 
         return await asyncio.start_server(connected, host, port, backlog=1_000)
-
-    async def _close(self) -> None:
-        for server in self._servers:
-            server.close()
-        for task in self._connected:
-            task.cancel()
-        await asyncio.gather(*self._connected, return_exceptions=True)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

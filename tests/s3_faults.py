@@ -13,16 +13,13 @@ import asyncio
 import random
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import repeat
 from math import inf
-from types import TracebackType
-from typing import Self
 
 from startup_ray.storage import Folder
+from tests.loop_server import LoopServer
 from tests.s3 import folder_at
 
 SLOW_DOWN, INTERNAL, RESET, LOST, CUT, SHORT, LATE, SILENT, DENIED, DISOWNED, HELD, NO_UPLOAD = (
@@ -82,31 +79,18 @@ def in_turn(faults: Iterable[str], *, method: str = "", path: str = "") -> Plan:
     return lambda asked, target: next(left, "") if method in ("", asked) and path in target else ""
 
 
-class FaultProxy:
+class FaultProxy(LoopServer):
     """Use as a context. `requests` counts by method, `faults` by kind."""
 
     def __init__(self, upstream: int, plan: Plan = healthy, *, late_s: float = 0.5) -> None:
+        super().__init__()
         self.upstream, self.plan, self.late_s = upstream, plan, late_s
         self.requests: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._held: list[tuple[str, bytes]] = []
-        self._connected: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="s3-faults")
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    async def listen(self) -> list[asyncio.Server]:
+        return [await asyncio.start_server(self._connected_by, "127.0.0.1", 0)]
 
     def folder(self, name: str) -> Folder:
         return folder_at(self.port, name)
@@ -114,25 +98,11 @@ class FaultProxy:
     def release(self) -> None:
         """Have the server do what was held back."""
         while self._held:
-            asyncio.run_coroutine_threadsafe(_ask(self.upstream, *self._held.pop(0)), self._loop).result(10)
+            self.call(_ask(self.upstream, *self._held.pop(0)))
 
-    async def _close(self) -> None:
-        self._server.close()
-        for task in self._connected:
-            task.cancel()
-        await asyncio.gather(*self._connected, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected_by(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request of a connection, which its answer ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connected.add(task)
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._pass(reader, writer)
-        finally:
-            self._connected.discard(task)
-            writer.close()
+        await self.hold(self._pass(reader, writer), writer)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, body = await _request(reader, writer)

@@ -28,7 +28,7 @@ def finish(
     sha256 = hashlib.sha256(fetched.body).hexdigest() if fetched.body is not None else None
     if forgotten.takes(sha256=sha256):
         return forgotten_outcome(row.id), None
-    decoded = _decoded(row, fetched, options)
+    decoded = _decoded(row, fetched, options, sha256)
     outcome = Outcome(
         id=row.id,
         url=redact(row.url),
@@ -49,12 +49,13 @@ def finish(
     return outcome, image | {"image": fetched.body if is_kept else encode(decoded.pixels, options.image)}
 
 
-def _decoded(row: Item, fetched: Fetched, options: IngestOptions) -> Decoded:
+def _decoded(row: Item, fetched: Fetched, options: IngestOptions, sha256: str | None) -> Decoded:
     if fetched.body is None:
         return Decoded(status=fetched.status, reason=fetched.reason)
     for named in (row.hashes or "").split():
         kind, _, digest = named.partition(":")
-        if hashlib.new(kind, fetched.body, usedforsecurity=False).hexdigest() != digest:
+        found = sha256 if kind == "sha256" else hashlib.new(kind, fetched.body, usedforsecurity=False).hexdigest()
+        if found != digest:
             return Decoded(status="changed", reason=f"its {kind} is not that of the manifest")
     return decode(fetched.body, options.image, options.fetch.max_pixels, boxes_of(row.blur))
 

@@ -134,17 +134,8 @@ def restore(folder: Folder, fence: Fence) -> str:
     if sealed.lost:
         hint = "what was forgotten is gone; run `startup-ray ingest JOB` to fetch what else is missing"
         raise StorageError("images of this dataset are missing", where=str(folder), hint=hint)
-    dataset = replace(
-        before,
-        digest=sealed.digest,
-        items=sealed.items,
-        counts=sealed.counts,
-        splits=sealed.splits,
-        classes=sealed.classes,
-        shards=sealed.shards,
-    )
     fence.check()
-    write_dataset(dataset)
+    write_dataset(replace(before, **sealed.facts()))
     folder.delete(FORGETTING)
     return sealed.digest
 

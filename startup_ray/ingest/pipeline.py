@@ -153,17 +153,12 @@ def _spooling(folder: Folder, fence: Fence) -> Iterator[None]:
 def _describe(sealed: Sealed, options: IngestOptions, folder: Folder, digest: str) -> Dataset:
     return Dataset(
         folder=folder,
-        digest=sealed.digest,
-        items=sealed.items,
-        counts=sealed.counts,
-        splits=sealed.splits,
-        classes=sealed.classes,
         image_shape=options.image.shape,
-        shards=sealed.shards,
         manifest=redact(location_of(options.manifest)),
         manifest_digest=digest,
         image=options.image,
         group=options.split.group,
+        **sealed.facts(),
     )
 
 

@@ -12,7 +12,7 @@ after. Memory is bounded: rows are sorted by DuckDB, which spills to disk, and p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any
 
@@ -91,6 +91,10 @@ class Sealed:
     classes: tuple[str, ...] = ()
     digest: str = ""
     shards: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of the `Dataset` that it makes."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lost"}
 
 
 def seal(folder: Folder, names: Sequence[str], fence: Fence, alike: ImageOptions | None = None) -> Sealed:

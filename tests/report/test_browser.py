@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,18 @@ import pytest
 
 from startup_ray.report import write_report
 from startup_ray.storage import Folder
+from tests.browser import MARKS, looked_at, opened
 from tests.report.made import HISTORY, JOB, dataset_in, judged, run_in
 from tests.report.made_gan import gan_in, judged_gan
 from tests.report.made_sweep import BEST, confirmed, finished, many, searched, sweep_in, trial_in
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = ("</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }} & 'x'")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    pytest.mark.ray,  # it takes seconds
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    yield from opened()
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +61,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_nothing_is_wrong_with_the_page(
     browser: Any, pages: dict[str, str], which: str, scheme: str, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    address, said, asked = Path(pages[which]).as_uri(), [], []
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
-    try:
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
-        assert asked == [address, *(url for url in asked[1:] if url.startswith("data:"))]
-        assert said == []
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        found = Axe().run(page)
-        assert not found.response["violations"], found.generate_report()
-    finally:
-        page.close()
+    with looked_at(browser, Path(pages[which]).as_uri(), scheme=scheme, width=width):
+        pass
 
 
 def test_pictures_are_there_before_anybody_scrolls(browser: Any, pages: dict[str, str]) -> None:
